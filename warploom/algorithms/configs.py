@@ -1,0 +1,48 @@
+"""What can be set about each algorithm. No torch here: the API reads these."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from warploom.configs import AlgorithmConfig, Role
+
+
+class InnerLoopConfig(AlgorithmConfig):
+    """The inner loop: plain SGD on the adaptable parameters of one task."""
+
+    inner_lr: float = Field(0.1, gt=0, le=100, description="α, the step size of adaptation")
+    inner_steps: int = Field(20, ge=1, le=10_000, description="K, the steps of adaptation")
+    inner_batch: int | None = Field(
+        None, ge=1, le=65_536, description="support examples per step, drawn anew each step; null for all of them"
+    )
+
+
+class NoMetaConfig(InnerLoopConfig):
+    """No meta-training: each task starts from the same random initialisation. The floor to beat."""
+
+    summary: ClassVar[str] = "no meta-training: adaptation from a random initialisation"
+    source: ClassVar[str] = "the baseline of every paper"
+
+    name: Literal["none"] = "none"
+
+
+class WarpGradConfig(InnerLoopConfig):
+    """WarpGrad, Algorithm 2 (offline, with replay)."""
+
+    summary: ClassVar[str] = "warp layers, fixed while a task adapts, meta-learned over stored trajectories"
+    source: ClassVar[str] = "Flennerhag et al., ICLR 2020, arXiv:1909.00025, Algorithm 2"
+    needs: ClassVar[frozenset[Role]] = frozenset({"adapt", "warp"})
+
+    name: Literal["warpgrad"] = "warpgrad"
+    initialisation: Literal["none", "leap", "leap-simplified"] = Field(
+        "leap", description="objective for the initialisation: fixed, Eq 17 of the paper, or Eq 17 without the loss term"
+    )
+    approximate: bool = Field(False, description="Eq 12: no gradient through the inner step")
+    outer: Literal["sgd", "adam"] = "sgd"
+    warp_lr: float = Field(0.1, gt=0, le=100, description="β, the outer step size for the warp layers")
+    init_lr: float = Field(0.1, ge=0, le=100, description="λβ, the outer step size for the initialisation")
+    points_per_update: int = Field(1, ge=1, le=65_536, description="stored points in one minibatch of the outer loop")
+    record_every: int = Field(1, ge=1, le=10_000, description="store every n-th point of a trajectory")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of a meta-gradient; null for none")

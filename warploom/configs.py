@@ -1,0 +1,73 @@
+"""What every configuration of an algorithm, a task family or a model has in common.
+
+These classes load no torch, so that the API can check a job at the door. They state facts (`kind`, `provides`,
+`needs`) and leave the building to `warploom.build`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["classification", "regression"]
+Role = Literal["adapt", "warp", "head", "frozen"]
+
+
+class Config(BaseModel):
+    """A frozen, closed value: unknown fields are refused, numbers must be finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NamedConfig(Config):
+    """A configuration chosen by name from a table (`warploom.registry`)."""
+
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+
+    name: str
+
+
+class AlgorithmConfig(NamedConfig):
+    """Facts that every algorithm states about itself.
+
+    `needs` lists the parameter roles that the model must have.
+    """
+
+    needs: ClassVar[frozenset[Role]] = frozenset()
+
+    def default_rounds_limit(self) -> int | None:
+        """The largest number of rounds that makes sense, or None for no limit."""
+        return None
+
+
+class TaskConfig(NamedConfig):
+    """Facts that every task family states about itself."""
+
+    kind: ClassVar[Kind] = "classification"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example, without the batch dimension."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its input shape")
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes, or of regression targets."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its outputs")
+
+
+class ModelConfig(NamedConfig):
+    """Facts that every model states about itself: the roles its parameters have, the inputs it takes."""
+
+    provides: ClassVar[frozenset[Role]] = frozenset({"adapt", "head"})
+
+    def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:  # noqa: ARG002
+        """Why this model cannot take such inputs (a sentence that says what would fit), or None when it can."""
+        return None
+
+
+def schema_of(config: type[NamedConfig]) -> dict[str, Any]:
+    """The JSON schema of a configuration, for the catalogue."""
+    return config.model_json_schema()

@@ -1,0 +1,1 @@
+"""Models: one file each, one config class, one line in `warploom.registry`."""

@@ -1,0 +1,86 @@
+"""What can be set about each model. No torch here: the API reads these."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from warploom.configs import ModelConfig, Role
+
+BatchNormMode = Literal["task", "transductive", "running"]
+Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh"]
+WARPED: frozenset[Role] = frozenset({"adapt", "warp", "head"})
+
+
+class NormConfig(ModelConfig):
+    """How batch normalisation treats the examples to predict.
+
+    `task`: by the statistics of the task's support set, so that one query at a time equals the batch.
+    `running`: by statistics gathered over meta-training. `transductive`: by the queries' own batch, which leaks
+    from one query to the next and is here for comparison with papers that do so.
+    """
+
+    bn_mode: BatchNormMode = "task"
+
+
+class Conv4Config(NormConfig):
+    """Blocks of 3x3 convolution, 2x2 max-pooling, batch normalisation, activation; then a linear head."""
+
+    summary: ClassVar[str] = "the four-block convolutional net of few-shot learning"
+    source: ClassVar[str] = "Vinyals et al. 2016; order of layers as in Leap and WarpGrad"
+
+    name: Literal["conv4"] = "conv4"
+    layers: int = Field(4, ge=1, le=8)
+    filters: int = Field(64, ge=1, le=1024)
+    activation: Activation = "relu"
+
+    def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:  # noqa: ARG002
+        if len(input_shape) != 3:
+            return f"takes images (channels, height, width), not inputs of shape {input_shape}; use mlp or warp_mlp"
+        smallest = 2**self.layers
+        if min(input_shape[1:]) < smallest:
+            return (
+                f"halves the image {self.layers} times and so needs {smallest} pixels a side, not "
+                f"{min(input_shape[1:])}; use fewer layers or larger images"
+            )
+        return None
+
+
+class WarpConv4Config(Conv4Config):
+    """`conv4` with a warp layer after each block, held fixed while a task adapts."""
+
+    summary: ClassVar[str] = "conv4 with a warp convolution after each block"
+    source: ClassVar[str] = "Flennerhag et al., ICLR 2020, section 4 and appendix F"
+    provides: ClassVar[frozenset[Role]] = WARPED
+
+    name: Literal["warp_conv4"] = "warp_conv4"  # type: ignore[assignment]
+    warp_kernel: Literal[1, 3] = 3
+    warp_layers: int = Field(1, ge=1, le=4, description="convolutions in one warp layer")
+    warp_activation: Activation | None = None
+    warp_batch_norm: bool = Field(False, description="normalise the input of the warp layer")
+    warp_residual: bool = Field(False, description="add the warp layer's input to its output")
+    warp_final_head: bool = Field(False, description="an adaptable linear layer, then a warp layer to the classes")
+
+
+class MLPConfig(ModelConfig):
+    """Linear layers with an activation between them."""
+
+    summary: ClassVar[str] = "fully connected net"
+    source: ClassVar[str] = "Finn, Abbeel, Levine, ICML 2017 (1-40-40-1 on sine waves)"
+
+    name: Literal["mlp"] = "mlp"
+    hidden: tuple[int, ...] = Field((40, 40), min_length=1, max_length=16)
+    activation: Activation = "relu"
+
+
+class WarpMLPConfig(MLPConfig):
+    """`mlp` with a square linear warp layer after each hidden activation."""
+
+    summary: ClassVar[str] = "fully connected net with a linear warp layer after each hidden layer"
+    source: ClassVar[str] = "Flennerhag et al., ICLR 2020, Figure 6"
+    provides: ClassVar[frozenset[Role]] = WARPED
+
+    name: Literal["warp_mlp"] = "warp_mlp"  # type: ignore[assignment]
+    warp_activation: Activation | None = None
+    warp_residual: bool = True

@@ -1,0 +1,174 @@
+"""What the service says back: the objects of the API, shared by server and client.
+
+An unknown field or a state that this version does not know never breaks a client: fields are ignored, states are
+plain strings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+QUEUED, RUNNING, CANCELLING = "queued", "running", "cancelling"
+SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
+FINAL_STATES = frozenset({SUCCEEDED, FAILED, CANCELLED})
+
+
+class Record(BaseModel):
+    """Frozen on this side, open to fields of later versions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Failure(Record):
+    """Why a job or a sweep failed. `category`: user, system or capacity."""
+
+    code: str
+    message: str
+    category: str = "system"
+    retryable: bool = False
+
+
+class Transition(Record):
+    """One change of state, with its time in seconds since the epoch."""
+
+    state: str
+    at: float
+
+
+class Progress(Record):
+    """How far a job is. Times in seconds."""
+
+    meta_step: int = 0
+    total: int = 0
+    tasks_done: int = 0
+    seconds_remaining: float | None = None
+    heartbeat_at: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class Job(Record):
+    """A meta-training job. `spec` is complete: every default is written out."""
+
+    id: str
+    name: str
+    state: str
+    phase: str | None = None
+    spec: dict[str, Any]
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    generation: int = 0
+    progress: Progress = Progress()
+    model: str | None = None
+    error: Failure | None = None
+    transitions: list[Transition] = Field(default_factory=list)
+
+
+class Event(Record):
+    """One line of a job's history. `id` orders events and resumes a stream."""
+
+    id: str
+    at: float
+    kind: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Model(Record):
+    """A trained model that can adapt to new tasks."""
+
+    name: str
+    version: int
+    created_at: float
+    job: str | None = None
+    sweep: str | None = None
+    kind: str
+    input_shape: list[int]
+    outputs: int
+    parameters: int
+    bytes: int
+    sha256: str
+    default_steps: int
+    default_lr: float
+    metrics: dict[str, float] = Field(default_factory=dict)
+    spec: dict[str, Any] = Field(default_factory=dict)
+
+
+class Prediction(Record):
+    """What an adapted model says of the queries, in their order.
+
+    `outputs` are class probabilities (classification) or values (regression); `labels` is their argmax.
+    """
+
+    labels: list[int] | None = None
+    outputs: list[list[float]]
+
+
+class Adaptation(Record):
+    """A model adapted to one task; kept on the server until `expires_at`."""
+
+    id: str
+    model: str
+    version: int
+    steps: int
+    lr: float
+    losses: list[float] = Field(description="support loss before each step and after the last")
+    support_accuracy: float | None = None
+    expires_at: float
+    prediction: Prediction | None = None
+
+
+class Trial(Record):
+    """One trial of a sweep; `curve` holds one row per evaluation."""
+
+    id: str
+    state: str
+    parameters: dict[str, Any]
+    curve: list[dict[str, float]] = Field(default_factory=list)
+    best: float | None = None
+    error: str | None = None
+
+
+class Sweep(Record):
+    """A search over the fields of a job spec."""
+
+    id: str
+    name: str
+    state: str
+    spec: dict[str, Any]
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    generation: int = 0
+    trials: list[Trial] = Field(default_factory=list)
+    best_trial: str | None = None
+    model: str | None = None
+    error: Failure | None = None
+
+
+class CatalogEntry(Record):
+    """One algorithm, task family or model, with the JSON schema of its options."""
+
+    name: str
+    summary: str
+    source: str
+    options: dict[str, Any]
+
+
+class Catalog(Record):
+    """All that a job may name."""
+
+    algorithms: list[CatalogEntry]
+    tasks: list[CatalogEntry]
+    models: list[CatalogEntry]
+
+
+Item = TypeVar("Item")
+
+
+class Page(Record, Generic[Item]):
+    """Part of a list; `has_more` says whether asking again with `after` = last id gives more."""
+
+    data: list[Item]
+    has_more: bool = False

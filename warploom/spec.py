@@ -1,0 +1,253 @@
+"""What a user asks for: a job, or a sweep over a job's fields. Validated once, at the door, without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from warploom import registry
+from warploom.configs import AlgorithmConfig, Config, ModelConfig, NamedConfig, TaskConfig
+from warploom.errors import InvalidInput, UnfitPair, WarploomError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+Mode = Literal["sync", "async"]
+
+
+def _pick(shelf: registry.Shelf) -> Any:
+    def validate(value: Any) -> NamedConfig:
+        if isinstance(value, NamedConfig):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise ValueError(f"must be an object with a 'name', one of: {', '.join(sorted(registry.TABLES[shelf]))}")
+        try:
+            config = registry.config_class(shelf, value["name"])
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+        return config.model_validate(value)
+
+    return validate
+
+
+def _schema(shelf: registry.Shelf) -> dict[str, Any]:
+    names = sorted(registry.TABLES[shelf])
+    return {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "enum": names}},
+        "additionalProperties": True,
+        "description": f"Options depend on the name; GET /v1/catalog gives the schema of each {shelf}.",
+    }
+
+
+AnyAlgorithm = Annotated[
+    SerializeAsAny[AlgorithmConfig], BeforeValidator(_pick("algorithm")), WithJsonSchema(_schema("algorithm"))
+]
+AnyTask = Annotated[SerializeAsAny[TaskConfig], BeforeValidator(_pick("task")), WithJsonSchema(_schema("task"))]
+AnyModel = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_pick("model")), WithJsonSchema(_schema("model"))]
+
+
+class TrainingSpec(Config):
+    """How the outer loop runs."""
+
+    mode: Mode = Field("sync", description="sync: rounds, reproducible; async: rollouts and learner at their own pace")
+    rounds: int = Field(100, ge=0, le=10_000_000, description="outer rounds; each uses meta_batch tasks")
+    meta_batch: int = Field(5, ge=1, le=4096, description="tasks per round")
+    unit: int = Field(1, ge=1, le=4096, description="tasks that one rollout call adapts at once")
+    rollouts: int = Field(2, ge=1, le=1024, description="rollout actors")
+    learners: int = Field(1, ge=1, le=256, description="learner processes; from 2 on, a Ray Train worker group")
+    seed: int = Field(0, ge=0, lt=2**31)
+    checkpoint_every: int = Field(10, ge=1, le=1_000_000, description="rounds between two checkpoints")
+
+    @property
+    def units_per_round(self) -> int:
+        """Work units in one round; the last may be smaller than `unit`."""
+        return -(-self.meta_batch // self.unit)
+
+
+class EvaluationSpec(Config):
+    """How often, and on how many held-out tasks, the model is measured."""
+
+    every: int = Field(10, ge=1, le=1_000_000, description="rounds between two evaluations")
+    tasks: int = Field(10, ge=1, le=10_000, description="held-out tasks per evaluation")
+    split: Literal["validation", "test"] = "test"
+
+
+class ReplaySpec(Config):
+    """The shared buffer of trajectories."""
+
+    max_bytes: int = Field(2 * 2**30, ge=2**20, le=2**44, description="hard budget of the buffer, in bytes")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of stored points")
+    samples_per_insert: float = Field(1.0, gt=0, le=1000, description="async: how often a trajectory is used, on average")
+    min_trajectories: int = Field(1, ge=1, le=1_000_000, description="async: trajectories before the first sample")
+    ahead: int = Field(2, ge=1, le=1000, description="async: rounds of trajectories that rollouts may be ahead")
+    max_staleness: int = Field(8, ge=0, le=1_000_000, description="async: versions a trajectory may lag behind")
+
+
+class ResourceSpec(Config):
+    """What each actor asks of Ray."""
+
+    rollout_gpus: float = Field(0, ge=0, le=8)
+    learner_gpus: float = Field(0, ge=0, le=8)
+    rollout_cpus: float = Field(1, ge=0, le=256)
+    rollout_threads: int = Field(1, ge=1, le=256, description="torch threads in a rollout actor")
+    learner_threads: int | None = Field(None, ge=1, le=256, description="torch threads in a learner; null for all cores")
+
+
+class JobSpec(Config):
+    """A meta-training job.
+
+    Example:
+        >>> spec = JobSpec.parse({"algorithm": "warpgrad", "task": "sinusoid", "model": "warp_mlp"})
+        >>> spec.training.mode
+        'sync'
+    """
+
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="name of the model it makes; default: the job's id")
+    algorithm: AnyAlgorithm
+    task: AnyTask
+    model: AnyModel
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    replay: ReplaySpec = ReplaySpec()
+    resources: ResourceSpec = ResourceSpec()
+
+    @model_validator(mode="after")
+    def _fits(self) -> JobSpec:
+        reason = self.why_unfit()
+        if reason is not None:
+            raise ValueError(reason)
+        if self.training.unit > self.training.meta_batch:
+            raise ValueError(
+                f"training.unit ({self.training.unit}) must not exceed training.meta_batch ({self.training.meta_batch})"
+            )
+        return self
+
+    def why_unfit(self) -> str | None:
+        """Why algorithm, task and model do not go together, with what would fit; None when they do."""
+        lacking = self.algorithm.needs - self.model.provides
+        if lacking:
+            fitting = [
+                name
+                for name in registry.MODELS
+                if self.algorithm.needs <= _model_class(name).provides
+                and _model_class(name)(name=name).why_unfit(self.task.input_shape, self.task.outputs) is None
+            ]
+            return (
+                f"algorithm {self.algorithm.name!r} needs {', '.join(sorted(lacking))} parameters and model "
+                f"{self.model.name!r} has none; models that fit: {', '.join(fitting) or 'none of the table'}"
+            )
+        reason = self.model.why_unfit(self.task.input_shape, self.task.outputs)
+        return f"model {self.model.name!r} {reason}" if reason else None
+
+    @classmethod
+    def parse(cls, document: Any) -> JobSpec:
+        """The spec in `document`, or an error that names the first field at fault.
+
+        Raises:
+            InvalidInput: a field breaks a rule.
+            UnfitPair: algorithm, task and model do not go together.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise first_problem(error) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON with every default written out."""
+        return self.model_dump(mode="json")
+
+
+def _model_class(name: str) -> Any:
+    return registry.config_class("model", name)
+
+
+def pointer(location: tuple[int | str, ...]) -> str:
+    """A JSON pointer to `location`."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def first_problem(error: ValidationError) -> WarploomError:
+    """The first complaint of pydantic as one of our errors."""
+    first = error.errors(include_url=False)[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    kind = UnfitPair if "models that fit" in message or message.startswith("model ") else InvalidInput
+    field = pointer(first["loc"]) or "/model"
+    value = first.get("input")
+    shown = value if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    return kind(f"{field}: {message}", field=field, rule=str(first["type"]), value=shown)
+
+
+class Dimension(Config):
+    """One searched field."""
+
+    type: Literal["uniform", "loguniform", "randint", "choice"]
+    low: float | None = None
+    high: float | None = None
+    values: tuple[Any, ...] | None = Field(None, min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Dimension:
+        if self.type == "choice":
+            if self.values is None:
+                raise ValueError("choice needs 'values'")
+            return self
+        if self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError(f"{self.type} needs 'low' below 'high', got {self.low} and {self.high}")
+        if self.type == "loguniform" and self.low <= 0:
+            raise ValueError(f"loguniform needs 'low' above 0, got {self.low}")
+        return self
+
+
+class SweepSpec(Config):
+    """A search over fields of a job spec; `space` maps dotted paths (`algorithm.inner_lr`) to dimensions."""
+
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="name of the model made from the best trial")
+    job: JobSpec
+    space: dict[str, Dimension] = Field(min_length=1, max_length=64)
+    metric: Literal["accuracy", "loss"] = "loss"
+    mode: Literal["min", "max"] = "min"
+    search: Literal["optuna", "random"] = "optuna"
+    scheduler: Literal["asha", "none"] = "asha"
+    num_samples: int = Field(8, ge=1, le=10_000)
+    max_concurrent: int = Field(2, ge=1, le=1024)
+    grace_evaluations: int = Field(1, ge=1, le=1000, description="evaluations before ASHA may stop a trial")
+    time_budget_s: float | None = Field(None, gt=0, le=30 * 86400)
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _paths_exist(self) -> SweepSpec:
+        if self.metric == "accuracy" and self.job.task.kind != "classification":
+            raise ValueError("metric 'accuracy' needs a classification task; use 'loss'")
+        document = self.job.to_json()
+        for path, dimension in self.space.items():
+            set_path(document, path, (dimension.values or (dimension.low,))[0], dry=True)
+        return self
+
+    def trial(self, values: dict[str, Any]) -> JobSpec:
+        """The job spec of the trial that has `values` at the searched paths."""
+        document = self.job.to_json()
+        for path, value in values.items():
+            set_path(document, path, value)
+        return JobSpec.parse(document)
+
+
+def set_path(document: dict[str, Any], path: str, value: Any, *, dry: bool = False) -> None:
+    """Put `value` at the dotted `path` of `document`, in place; with `dry`, only check that the path exists."""
+    *parents, leaf = path.split(".")
+    node: Any = document
+    for part in parents:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or leaf not in node or isinstance(node[leaf], dict):
+        raise ValueError(f"space: the job spec has no field {path!r}")
+    if not dry:
+        node[leaf] = value

@@ -1,0 +1,1 @@
+"""Task families: one file each, one config class, one line in `warploom.registry`."""
