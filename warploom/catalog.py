@@ -21,7 +21,5 @@ def _shelf(shelf: registry.Shelf) -> list[CatalogEntry]:
     entries = []
     for name in registry.TABLES[shelf]:
         config = registry.config_class(shelf, name)
-        entries.append(
-            CatalogEntry(name=name, summary=config.summary, source=config.source, options=schema_of(config))
-        )
+        entries.append(CatalogEntry(name=name, summary=config.summary, source=config.source, options=schema_of(config)))
     return entries

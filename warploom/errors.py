@@ -66,9 +66,7 @@ class WarploomError(Exception):
         return problem
 
 
-def _rebuild(
-    kind: type[WarploomError], message: str, field: str | None, rule: str | None, value: Any
-) -> WarploomError:
+def _rebuild(kind: type[WarploomError], message: str, field: str | None, rule: str | None, value: Any) -> WarploomError:
     return kind(message, field=field, rule=rule, value=value)
 
 

@@ -87,7 +87,9 @@ class ReplaySpec(Config):
 
     max_bytes: int = Field(2 * 2**30, ge=2**20, le=2**44, description="hard budget of the buffer, in bytes")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of stored points")
-    samples_per_insert: float = Field(1.0, gt=0, le=1000, description="async: how often a trajectory is used, on average")
+    samples_per_insert: float = Field(
+        1.0, gt=0, le=1000, description="async: how often a trajectory is used, on average"
+    )
     min_trajectories: int = Field(1, ge=1, le=1_000_000, description="async: trajectories before the first sample")
     ahead: int = Field(2, ge=1, le=1000, description="async: rounds of trajectories that rollouts may be ahead")
     max_staleness: int = Field(8, ge=0, le=1_000_000, description="async: versions a trajectory may lag behind")
@@ -100,7 +102,9 @@ class ResourceSpec(Config):
     learner_gpus: float = Field(0, ge=0, le=8)
     rollout_cpus: float = Field(1, ge=0, le=256)
     rollout_threads: int = Field(1, ge=1, le=256, description="torch threads in a rollout actor")
-    learner_threads: int | None = Field(None, ge=1, le=256, description="torch threads in a learner; null for all cores")
+    learner_threads: int | None = Field(
+        None, ge=1, le=256, description="torch threads in a learner; null: all cores"
+    )
 
 
 class JobSpec(Config):
@@ -112,7 +116,9 @@ class JobSpec(Config):
         'sync'
     """
 
-    name: str | None = Field(None, pattern=NAME_PATTERN, description="name of the model it makes; default: the job's id")
+    name: str | None = Field(
+        None, pattern=NAME_PATTERN, description="name of the model; default: the job's id"
+    )
     algorithm: AnyAlgorithm
     task: AnyTask
     model: AnyModel
@@ -232,6 +238,10 @@ class SweepSpec(Config):
         for path, dimension in self.space.items():
             set_path(document, path, (dimension.values or (dimension.low,))[0], dry=True)
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON with every default written out."""
+        return self.model_dump(mode="json")
 
     def trial(self, values: dict[str, Any]) -> JobSpec:
         """The job spec of the trial that has `values` at the searched paths."""

@@ -37,7 +37,8 @@ class WarpGradConfig(InnerLoopConfig):
 
     name: Literal["warpgrad"] = "warpgrad"
     initialisation: Literal["none", "leap", "leap-simplified"] = Field(
-        "leap", description="objective for the initialisation: fixed, Eq 17 of the paper, or Eq 17 without the loss term"
+        "leap",
+        description="objective for the initialisation: fixed, Eq 17 of the paper, or Eq 17 without the loss term",
     )
     approximate: bool = Field(False, description="Eq 12: no gradient through the inner step")
     outer: Literal["sgd", "adam"] = "sgd"

@@ -1,0 +1,1 @@
+"""The HTTP API. Stands on `service` and on warploom's light modules; carries neither torch nor Ray."""

@@ -1,0 +1,65 @@
+"""The application: routes, errors, middleware and pages put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+
+from api import errors, pages
+from api.metrics import Metrics
+from api.middleware import BearerAuth, BodyLimit, RequestContext
+from api.routes import adaptations, catalog, events, health, jobs, models, sweeps
+from api.state import Services
+from service.connection import Connections
+from service.settings import Settings
+from warploom import __version__
+
+DESCRIPTION = """
+Submit meta-training jobs, follow them live, and adapt the models they make to new tasks from a few examples.
+
+Every request under `/v1` needs `Authorization: Bearer <key>`. Every refusal is an RFC 9457 problem document whose
+`errors` name the field (a JSON pointer), the rule and the value.
+"""
+
+
+def create_app(settings: Settings, connections: Connections) -> FastAPI:
+    """The API over these connections.
+
+    Args:
+        settings: limits, and the URLs for asynchronous readers.
+        connections: both Redis servers; the caller closes them.
+    """
+    services = Services.over(settings, connections)
+    app = FastAPI(
+        title="Warploom",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.services = services
+    app.state.metrics = Metrics(services)
+    errors.install(app)
+    # For the documentation only: `BearerAuth` decides, before a body is read.
+    bearer = [Depends(HTTPBearer(auto_error=False, description="the API key"))]
+    for module in (jobs, events, models, adaptations, sweeps, catalog):
+        app.include_router(module.router, prefix="/v1", dependencies=bearer, responses=errors.RESPONSES)
+    app.include_router(health.router)
+    pages.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BearerAuth, check=services.keys.check)
+    app.add_middleware(RequestContext, metrics=app.state.metrics)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    services.live.open()
+    yield
+    await services.live.close()

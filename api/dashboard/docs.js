@@ -1,0 +1,3 @@
+"use strict";
+
+window.SwaggerUIBundle({ url: "/openapi.json", dom_id: "#ui", deepLinking: true, docExpansion: "list", validatorUrl: null });

@@ -1,0 +1,48 @@
+"""What routes may ask for, as annotated aliases."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Query, Request
+
+from api.errors import UnsupportedMediaType
+from api.state import Services
+from warploom.spec import NAME_PATTERN
+
+JSON = "application/json"
+
+
+def services(request: Request) -> Services:
+    """The parts of the service."""
+    return cast("Services", request.app.state.services)
+
+
+def content_type(request: Request) -> str:
+    """The body's media type without parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def only_json(request: Request) -> None:
+    """Refuse a body that does not say it is JSON."""
+    found = content_type(request)
+    if found != JSON:
+        raise unsupported(found, JSON)
+
+
+def unsupported(found: str, *accepted: str) -> UnsupportedMediaType:
+    """The refusal of a media type."""
+    rule = "one of: " + ", ".join(accepted) if len(accepted) > 1 else accepted[0]
+    return UnsupportedMediaType(
+        f"Content-Type must be {rule}", field="/headers/content-type", rule=rule, value=found or None
+    )
+
+
+ServicesDep = Annotated[Services, Depends(services)]
+JsonOnly = Depends(only_json)
+Limit = Annotated[int, Query(ge=1, le=1000, description="most entries in the answer")]
+After = Annotated[str | None, Query(max_length=100, description="id of the last entry that is known")]
+State = Annotated[str | None, Query(max_length=40, description="only those in this state")]
+Id = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
+ModelName = Annotated[str, Path(pattern=NAME_PATTERN)]
+Version = Annotated[int | None, Query(ge=1, description="default: the latest")]

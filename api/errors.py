@@ -1,0 +1,167 @@
+"""Every refusal as an RFC 9457 problem document: what is wrong, where, by which rule, with which value."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from warploom.errors import InvalidInput, Unauthenticated, UnfitPair, WarploomError
+from warploom.spec import pointer
+
+LONGEST_TEXT = 300
+MOST_ERRORS = 50
+CODES = {400: "bad_request", 405: "method_not_allowed", 406: "not_acceptable", 415: "unsupported_media_type"}
+CODES |= {401: "unauthenticated", 404: "not_found", 413: "too_large", 422: "invalid_input", 503: "unavailable"}
+
+log = logging.getLogger("api")
+
+_TEXT, _ANY = {"type": "string"}, {"description": "short form of the value"}
+_COMPLAINT = {"type": "object", "properties": {"pointer": _TEXT, "rule": _TEXT, "value": _ANY, "message": _TEXT}}
+_PROBLEM = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457",
+    "required": ["type", "title", "status", "code", "detail", "errors", "request_id"],
+    "properties": {
+        **dict.fromkeys(("type", "title", "code", "detail", "request_id"), _TEXT),
+        "status": {"type": "integer"},
+        "errors": {"type": "array", "items": _COMPLAINT},
+    },
+}
+_CONTENT = {"application/problem+json": {"schema": _PROBLEM}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    422: {"description": "A value breaks a rule; `errors` names every field", "content": _CONTENT},
+    "default": {"description": "Any other refusal", "content": _CONTENT},
+}
+
+
+class UnsupportedMediaType(WarploomError):
+    """A body of a type that this route does not read."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class InvalidFields(InvalidInput):
+    """Several fields break their rules."""
+
+    def __init__(self, errors: Sequence[dict[str, Any]], *, code: str) -> None:
+        super().__init__("; ".join(f"{e['pointer'] or 'body'}: {e['message']}" for e in errors[:3]))
+        self.errors = errors
+        self.shown_code = code
+
+
+def of_pydantic(details: Iterable[Mapping[str, Any]]) -> InvalidFields:
+    """All complaints of pydantic as one error of ours."""
+    errors = [_complaint(detail) for detail in details]
+    unfit = any(error["rule"] == UnfitPair.code for error in errors)
+    return InvalidFields(errors, code=UnfitPair.code if unfit else InvalidInput.code)
+
+
+def _complaint(detail: Mapping[str, Any]) -> dict[str, Any]:
+    location = tuple(detail["loc"])
+    if location and location[0] in {"body", "query", "path", "header"}:
+        location = location[1:]
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    kind = str(detail["type"])
+    if kind == "json_invalid":
+        reason = (detail.get("ctx") or {}).get("error", message)
+        return {"pointer": "", "rule": "valid JSON", "value": None, "message": f"not valid JSON: {reason}"}
+    if kind == "value_error" and ("models that fit" in message or message.startswith("model ")):
+        # The pair is at fault; the model is what most users will change.
+        kind, location = UnfitPair.code, (*location, "model")
+    value = None if kind == "missing" else detail.get("input")
+    return {"pointer": pointer(location), "rule": kind, "value": value, "message": message}
+
+
+def response(
+    scope: Scope,
+    error: WarploomError,
+    *,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
+) -> Response:
+    """The answer that says `error`; `members` are added to its document."""
+    problem = error.as_problem()
+    if isinstance(error, InvalidFields):
+        problem |= {"code": error.shown_code, "errors": [dict(e) for e in error.errors[:MOST_ERRORS]]}
+    problem["detail"] = clipped(error.message)
+    for entry in problem.setdefault("errors", []):
+        entry |= {"pointer": clipped(entry["pointer"] or ""), "value": tame(entry["value"])}
+        entry |= {"rule": clipped(entry["rule"] or error.code), "message": clipped(entry["message"])}
+    problem |= {"request_id": scope.get("warploom.request_id", ""), **(members or {})}
+    extra = dict(headers or {})
+    if isinstance(error, Unauthenticated):
+        extra.setdefault("WWW-Authenticate", "Bearer")
+    if error.status == 503:
+        extra.setdefault("Retry-After", "1")
+    return JSONResponse(problem, error.status, headers=extra, media_type="application/problem+json")
+
+
+def clipped(text: str) -> str:
+    """The text, cut where it gets long: a refusal must not echo a huge body."""
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def tame(value: Any) -> Any:
+    """The value as something short that JSON can say.
+
+    Example:
+        >>> tame(float("nan")), tame([1, 2, 3])
+        ('nan', 'array of 3')
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() < 64 else f"an integer of {value.bit_length()} bits"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return clipped(value)
+    if isinstance(value, list | tuple):
+        return f"array of {len(value)}"
+    return "object" if isinstance(value, dict) else type(value).__name__
+
+
+def _general(status: int, detail: str) -> WarploomError:
+    error = WarploomError(detail)
+    error.status = status  # type: ignore[misc]
+    error.code = CODES.get(status, "internal" if status >= 500 else "bad_request")  # type: ignore[misc]
+    return error
+
+
+def unexpected(scope: Scope, error: Exception) -> Response:
+    """The answer to an error that nobody foresaw: the log gets the trace, the caller gets the request's id."""
+    log.exception("request %s failed", scope.get("warploom.request_id"), exc_info=error)
+    return response(scope, _general(500, "something went wrong here; the request id finds it in the log"))
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer every kind of error as a problem document."""
+
+    @app.exception_handler(WarploomError)
+    async def _ours(request: Request, error: WarploomError) -> Response:
+        return response(request.scope, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _fields(request: Request, error: RequestValidationError) -> Response:
+        return response(request.scope, of_pydantic(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        detail = error.detail or HTTPStatus(error.status_code).phrase
+        return response(request.scope, _general(error.status_code, detail), headers=error.headers)
+
+    @app.exception_handler(RedisError)
+    async def _redis(request: Request, error: RedisError) -> Response:
+        log.warning("redis: %s", error)
+        return response(request.scope, _general(503, "the service's database does not answer; try again"))

@@ -1,0 +1,86 @@
+"""Numbers for Prometheus. Labels are few and bounded: a route's pattern, never a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import Scope
+
+from api.state import Services
+from warploom.errors import WarploomError
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """The API's own counters, and what it reads from Redis when it is scraped."""
+
+    def __init__(self, services: Services) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "warploom_http_requests_total", "Requests answered", ["method", "route", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "warploom_http_response_seconds", "Time to the answer's first byte", ["route"], registry=self.registry
+        )
+        self.registry.register(_Work(services))
+
+    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count one answer."""
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        route = _pattern(scope)
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+def _pattern(scope: Scope) -> str:
+    found = getattr(scope.get("route"), "path", None)
+    if not isinstance(found, str):
+        return "unmatched"
+    # Depending on its version, the framework leaves out the prefix under which a router is included.
+    private = scope["path"].startswith("/v1/") and not found.startswith("/v1/")
+    return f"/v1{found}" if private else found
+
+
+class _Work(Collector):
+    """Queues and live parts, as Redis knows them at the time of the scrape; absent while it does not answer."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        up = GaugeMetricFamily("warploom_redis_up", "Whether the API reaches Redis")
+        try:
+            gauges = list(self._gauges())
+        except WarploomError:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield from (up, *gauges)
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        # Without this, registering would ask Redis.
+        return iter(())
+
+    def _gauges(self) -> Iterator[GaugeMetricFamily]:
+        services = self.services
+        for name, load in (("jobs", services.jobs.load()), ("sweeps", services.sweeps.load())):
+            gauge = GaugeMetricFamily(f"warploom_{name}", f"{name.capitalize()} by place", labels=["place"])
+            for place, count in load.items():
+                gauge.add_metric([place], count)
+            yield gauge
+        pending = GaugeMetricFamily("warploom_adaptations_pending", "Adaptation requests without an answer")
+        pending.add_metric([], services.queue.pending())
+        yield pending
+        alive = GaugeMetricFamily("warploom_parts_alive", "Live parts of the service", labels=["role"])
+        for role, count in services.fleet.alive().items():
+            alive.add_metric([role], count)
+        yield alive

@@ -1,0 +1,37 @@
+"""Meta-training jobs."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from api.deps import After, Id, JsonOnly, Limit, ServicesDep, State
+from warploom.records import Job, Page
+from warploom.spec import JobSpec
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.post("/jobs", summary="Submit a job", status_code=202, dependencies=[JsonOnly])
+def submit(spec: JobSpec, services: ServicesDep, response: Response) -> Job:
+    """Queue a job."""
+    job = services.jobs.create(spec)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+@router.get("/jobs", summary="List jobs")
+def listing(services: ServicesDep, limit: Limit = 20, after: After = None, state: State = None) -> Page[Job]:
+    """Jobs, newest first."""
+    return services.jobs.list(limit=limit, after=after, state=state)
+
+
+@router.get("/jobs/{job_id}", summary="Get a job")
+def one(job_id: Id, services: ServicesDep) -> Job:
+    """One job."""
+    return services.jobs.get(job_id)
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job")
+def cancel(job_id: Id, services: ServicesDep) -> Job:
+    """Ask a job to stop. A repeat changes nothing; a job that has succeeded or failed is a conflict (409)."""
+    return services.jobs.cancel(job_id)

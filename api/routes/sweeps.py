@@ -1,0 +1,37 @@
+"""Sweeps over the fields of a job."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from api.deps import After, Id, JsonOnly, Limit, ServicesDep, State
+from warploom.records import Page, Sweep
+from warploom.spec import SweepSpec
+
+router = APIRouter(tags=["sweeps"])
+
+
+@router.post("/sweeps", summary="Submit a sweep", status_code=202, dependencies=[JsonOnly])
+def submit(spec: SweepSpec, services: ServicesDep, response: Response) -> Sweep:
+    """Queue a sweep."""
+    sweep = services.sweeps.create(spec)
+    response.headers["Location"] = f"/v1/sweeps/{sweep.id}"
+    return sweep
+
+
+@router.get("/sweeps", summary="List sweeps")
+def listing(services: ServicesDep, limit: Limit = 20, after: After = None, state: State = None) -> Page[Sweep]:
+    """Sweeps, newest first."""
+    return services.sweeps.list(limit=limit, after=after, state=state)
+
+
+@router.get("/sweeps/{sweep_id}", summary="Get a sweep")
+def one(sweep_id: Id, services: ServicesDep) -> Sweep:
+    """One sweep with its trials."""
+    return services.sweeps.get(sweep_id)
+
+
+@router.post("/sweeps/{sweep_id}/cancel", summary="Cancel a sweep")
+def cancel(sweep_id: Id, services: ServicesDep) -> Sweep:
+    """Ask a sweep to stop. A repeat changes nothing."""
+    return services.sweeps.cancel(sweep_id)

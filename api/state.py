@@ -1,0 +1,48 @@
+"""The service's parts that routes use, made once for each process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from api.live import Live
+from service.adaptations import AdaptationQueue
+from service.auth import KeyRing
+from service.connection import Connections
+from service.events import EventLog
+from service.fleet import Fleet
+from service.jobs import JobStore
+from service.models import ModelStore
+from service.settings import Settings
+from service.sweeps import SweepStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """All stores over one pair of connections, and the asynchronous readers for long waits."""
+
+    settings: Settings
+    connections: Connections
+    jobs: JobStore
+    events: EventLog
+    models: ModelStore
+    sweeps: SweepStore
+    queue: AdaptationQueue
+    keys: KeyRing
+    fleet: Fleet
+    live: Live = field(repr=False)
+
+    @classmethod
+    def over(cls, settings: Settings, connections: Connections) -> Services:
+        """The services over these connections."""
+        return cls(
+            settings=settings,
+            connections=connections,
+            jobs=JobStore(connections),
+            events=EventLog(connections),
+            models=ModelStore(connections),
+            sweeps=SweepStore(connections),
+            queue=AdaptationQueue(connections, ttl_s=settings.adaptation_ttl_s),
+            keys=KeyRing(connections),
+            fleet=Fleet(connections),
+            live=Live(settings.state_url, settings.replay_url),
+        )

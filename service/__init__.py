@@ -1,0 +1,1 @@
+"""Everything that is kept in Redis or on disk for other parts of Warploom."""

@@ -1,0 +1,163 @@
+"""The two Redis roles: `state` (durable) and `replay` (memory only)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from service.settings import Settings
+from warploom.errors import Unavailable
+
+POLL_S = 0.1
+PIECE_BYTES = 2**20  # redis-py parses one large reply slower than several of this size
+
+
+class RoleClient(redis.Redis):
+    """A Redis client whose failures to answer are `Unavailable`, naming the role and the URL without password.
+
+    Attributes:
+        label: "state" or "replay" (`role` is a command of Redis).
+        shown_url: the URL without password.
+    """
+
+    label: str = "redis"
+    shown_url: str = ""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command.
+
+        Raises:
+            Unavailable: no answer, or no memory left on the server.
+        """
+        with self.translated():
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn the driver's failures inside the block into `Unavailable` (pipelines need it by hand)."""
+        try:
+            yield
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise Unavailable(f"the {self.label} server at {self.shown_url} does not answer: {error}") from error
+        except ResponseError as error:
+            # Inside a script the driver sees the text only, not its own OutOfMemoryError.
+            if "OOM " in str(error):
+                raise Unavailable(f"the {self.label} server at {self.shown_url} has no memory left") from error
+            raise
+
+    def get_large(self, key: str) -> bytes | None:
+        """The string at `key`, read in pieces; None when it is absent or changed its size in between."""
+        size = int(self.execute_command("STRLEN", key))
+        pieces = [
+            self.execute_command("GETRANGE", key, start, min(start + PIECE_BYTES, size) - 1)
+            for start in range(0, size, PIECE_BYTES)
+        ]
+        value = b"".join(pieces)
+        return value if size and len(value) == size else None
+
+    def get_many(self, keys: list[str], *, batch: int = 16) -> list[bytes] | None:
+        """The strings at `keys`, in order and in batches; None when one is absent."""
+        values: list[bytes] = []
+        for start in range(0, len(keys), batch):
+            part = self.execute_command("MGET", *keys[start : start + batch])
+            if any(value is None for value in part):
+                return None
+            values.extend(part)
+        return values
+
+    def now_ms(self) -> int:
+        """The server's clock, in milliseconds since the epoch."""
+        seconds, micros = self.execute_command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """One client for each role; safe to share between threads (`decode_responses=False`)."""
+
+    state: RoleClient
+    replay: RoleClient
+
+    def close(self) -> None:
+        """Close both clients' connections."""
+        for client in (self.state, self.replay):
+            client.close()
+            client.connection_pool.disconnect()
+
+
+def connect(settings: Settings, *, wait_s: float = 30.0) -> Connections:
+    """Connections to both servers, once both answer.
+
+    Args:
+        settings: `state_url` and `replay_url`.
+        wait_s: seconds to keep trying.
+
+    Raises:
+        Unavailable: a server did not answer in time; the message names its URL without the password.
+    """
+    connections = Connections(_client("state", settings.state_url), _client("replay", settings.replay_url))
+    deadline = time.monotonic() + wait_s
+    try:
+        for client in (connections.state, connections.replay):
+            _wait_for(client, deadline)
+    except BaseException:
+        connections.close()
+        raise
+    return connections
+
+
+def _client(role: str, url: str) -> RoleClient:
+    retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), 3)
+    broken = [RedisConnectionError, RedisTimeoutError]
+    client = RoleClient.from_url(url, retry=retry, retry_on_error=broken, **client_options())
+    assert isinstance(client, RoleClient)
+    client.label = role
+    client.shown_url = without_password(url)
+    return client
+
+
+def _wait_for(client: RoleClient, deadline: float) -> None:
+    while True:
+        try:
+            client.execute_command("PING")
+            return
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(POLL_S)
+
+
+def without_password(url: str) -> str:
+    """The URL with its password replaced by `***`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{name}:***@{host}"))
+
+
+def client_options() -> dict[str, Any]:
+    """Options that every client of ours uses, synchronous or `redis.asyncio`.
+
+    A blocking command must ask for less than `socket_timeout` seconds at a time.
+    """
+    return {
+        "decode_responses": False,
+        "protocol": 2,  # one reply shape for every server version that we support
+        "health_check_interval": 15,
+        "socket_timeout": 10.0,
+        "socket_connect_timeout": 5.0,
+        "socket_keepalive": True,
+    }

@@ -1,0 +1,36 @@
+"""Which parts of the service are alive."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from service import keys
+from service.connection import Connections
+from service.lifecycle import Clock, clock_arg
+from service.scripts import Script
+
+_beat = Script("beat")
+
+
+class Fleet:
+    """Heartbeats of live parts, for `/readyz` and `/metrics`."""
+
+    def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
+        self._replay = connections.replay
+        self._clock = clock
+
+    def beat(self, role: str, ident: str, ttl: float) -> None:
+        """Say that `ident` of `role` (supervisor, adapter, api…) is alive for `ttl` more seconds."""
+        member = f"{role}/{ident}"
+        what = (clock_arg(self._clock), member, round(ttl * 1000), keys.FLEET_TTL_S)
+        _beat(self._replay, [keys.FLEET], what)
+
+    def leave(self, role: str, ident: str) -> None:
+        """Say that `ident` ended in good order."""
+        self.beat(role, ident, 0)
+
+    def alive(self) -> dict[str, int]:
+        """How many of each role are alive; roles without any are absent."""
+        now = round(self._clock() * 1000) if self._clock else self._replay.now_ms()
+        members = self._replay.execute_command("ZRANGEBYSCORE", keys.FLEET, f"({now}", "+inf")
+        return dict(Counter(member.decode().partition("/")[0] for member in members))

@@ -1,0 +1,148 @@
+"""Jobs: records, queue, leases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from service.connection import Connections
+from service.lifecycle import Clock, Fields, Ledger, common, seconds, transitions
+from warploom.records import Failure, Job, Page, Progress
+from warploom.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class JobClaim:
+    """The right to run `job` as its current `generation`, until the lease runs out."""
+
+    job: Job
+    generation: int
+
+
+class JobStore:
+    """Records of all jobs, and who runs them.
+
+    Args:
+        connections: both Redis roles.
+        clock: seconds since the epoch, for tests; default: the state server's own clock.
+    """
+
+    def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
+        self._ledger = Ledger(connections, "job", clock=clock)
+
+    def create(self, spec: JobSpec) -> Job:
+        """A new queued job; its record holds the complete spec."""
+        return as_job(self._ledger.create(spec.name, spec.to_json()))
+
+    def get(self, job_id: str) -> Job:
+        """The job.
+
+        Raises:
+            NotFound: no such job.
+        """
+        return as_job(self._ledger.read(job_id))
+
+    def list(self, limit: int = 20, after: str | None = None, state: str | None = None) -> Page[Job]:
+        """Jobs, newest first.
+
+        Args:
+            limit: most jobs on the page, 1 to 1000.
+            after: id of the last job of the page before.
+            state: only jobs in this state.
+
+        Raises:
+            InvalidInput: limit out of range, or an unknown state.
+        """
+        found, more = self._ledger.page(limit, after, state)
+        return Page[Job](data=[as_job(fields) for fields in found], has_more=more)
+
+    def claim(self, owner: str, lease_s: float) -> JobClaim | None:
+        """The oldest queued job, or one whose lease ran out (running or cancelling); None when there is none.
+
+        Args:
+            owner: who claims (shown to operators).
+            lease_s: seconds until others may claim it, unless a heartbeat comes.
+        """
+        claimed = self._ledger.claim(owner, lease_s)
+        if claimed is None:
+            return None
+        fields, generation = claimed
+        return JobClaim(as_job(fields), generation)
+
+    def heartbeat(
+        self,
+        job_id: str,
+        generation: int,
+        lease_s: float,
+        *,
+        phase: str | None = None,
+        progress: Progress | None = None,
+    ) -> bool:
+        """Renew the lease and report; True when a cancel was asked for.
+
+        Args:
+            job_id: the job.
+            generation: from the claim.
+            lease_s: seconds from now.
+            phase: starting, training, evaluating, exporting; a change makes an event of kind "phase".
+            progress: numbers to show.
+
+        Raises:
+            Fenced: the generation is not current, or the job is not held by anyone any more.
+        """
+        told = progress.model_dump_json() if progress is not None else None
+        return self._ledger.heartbeat(job_id, generation, lease_s, phase=phase, progress=told)
+
+    def finish(
+        self, job_id: str, generation: int, state: str, *, error: Failure | None = None, model: str | None = None
+    ) -> Job:
+        """End the job. Repeating the same end changes nothing.
+
+        Args:
+            job_id: the job.
+            generation: from the claim.
+            state: succeeded, failed, or (after a cancel was asked for) cancelled.
+            error: why it failed.
+            model: name of the model that it made.
+
+        Raises:
+            Fenced: the generation is not current.
+            Conflict: the job's state does not allow it.
+        """
+        return as_job(self._ledger.finish(job_id, generation, state, error=error, model=model))
+
+    def release(self, job_id: str, generation: int) -> Job:
+        """Put a running job back into the queue at its old place; a cancelling one becomes claimable at once.
+
+        Raises:
+            Fenced: the generation is not current.
+            Conflict: the job is not running.
+        """
+        return as_job(self._ledger.move("release", job_id, generation))
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the end: queued becomes cancelled, running becomes cancelling; a repeat changes nothing.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: the job succeeded or failed already (field "state", the rule, the state).
+        """
+        return as_job(self._ledger.move("cancel", job_id))
+
+    def load(self) -> dict[str, int]:
+        """How many jobs are queued and how many are held: `{"queued": …, "held": …}`."""
+        return self._ledger.load()
+
+
+def as_job(fields: Fields) -> Job:
+    """Stored fields as the API's object."""
+    progress = json.loads(fields.get("progress", "{}"))
+    progress["heartbeat_at"] = seconds(fields.get("heartbeat_at"))
+    return Job.model_validate(
+        {
+            **common(fields),
+            "phase": fields.get("phase"),
+            "progress": progress,
+            "transitions": transitions(fields),
+        }
+    )

@@ -1,0 +1,135 @@
+"""Every Redis key of Warploom: name, type, only writer, lifetime.
+
+State server (one server, not a Redis Cluster: scripts join a record with its queue)
+
+| key                     | type   | only writer          | lifetime  | holds                                     |
+|-------------------------|--------|----------------------|-----------|-------------------------------------------|
+| wl:record:{id}          | hash   | lifecycle            | permanent | a job or sweep                            |
+| wl:events:{id}          | stream | lifecycle, events    | permanent | its history, capped near 10 000 entries   |
+| wl:trials:{id}          | hash   | sweeps               | permanent | trial id -> JSON                          |
+| wl:all:<kind>           | zset   | lifecycle            | permanent | ids, all of score 0: ordered by id = time |
+| wl:queue:<kind>         | zset   | lifecycle            | permanent | queued ids by creation time (ms)          |
+| wl:leases:<kind>        | zset   | lifecycle            | permanent | held ids by end of lease (ms)             |
+| wl:models               | zset   | models               | permanent | model names, all of score 0               |
+| wl:model:<name>         | hash   | models               | permanent | v:<n> -> JSON, once:<token> -> n, latest  |
+| wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
+| wl:auth                 | string | auth                 | permanent | SHA-256 of the API key, in hex            |
+
+Replay server (keys of one job share a hash tag)
+
+| key                     | type   | only writer          | lifetime  | holds                                     |
+|-------------------------|--------|----------------------|-----------|-------------------------------------------|
+| wl:fence:{id}           | string | jobs, replay         | 7 days *  | generation that may write                 |
+| wl:replay:{id}:state    | hash   | replay               | 7 days *  | generation, version, numbering, counters  |
+| wl:replay:{id}:units    | hash   | replay               | 7 days *  | unit -> version parts got bytes uses      |
+| wl:replay:{id}:ready    | zset   | replay               | 7 days *  | complete units by number                  |
+| wl:replay:{id}:claims   | zset   | replay               | 7 days *  | claimed units by end of lease (ms)        |
+| wl:replay:{id}:owners   | hash   | replay               | 7 days *  | claimed unit -> worker                    |
+| wl:replay:{id}:c:<u>:<p>| string | replay               | 7 days    | part p of unit u                          |
+| wl:replay:{id}:m:<v>    | string | replay               | 7 days    | meta-state of version v                   |
+| wl:adapt:requests       | stream | adaptations          | permanent | waiting requests; entries leave on answer |
+| wl:adapt:payload:<id>   | string | adaptations          | deadline  | the request's blob                        |
+| wl:adapt:reply:<id>     | stream | adaptations          | 10 min    | its answer, the only entry                |
+| wl:adapted:<id>         | hash   | adaptations          | setting   | kept parameters: info, blob               |
+| wl:fleet                | zset   | fleet                | 1 day *   | live parts by end of life (ms)            |
+
+* renewed by every write.
+"""
+
+from __future__ import annotations
+
+import re
+
+REPLAY_TTL_S = 7 * 86400
+REPLY_TTL_S = 600
+FLEET_TTL_S = 86400
+
+# Keys without a lifetime; the test suite fails on any other key that has none.
+PERMANENT = (
+    re.compile(r"wl:(record|events|trials):\{(job|sweep)_[0-9a-z]{20}\}"),
+    re.compile(r"wl:(all|queue|leases):(job|sweep)"),
+    re.compile(r"wl:models"),
+    re.compile(r"wl:model:[A-Za-z0-9._-]+(:\d+)?"),
+    re.compile(r"wl:auth"),
+    re.compile(r"wl:adapt:requests"),
+)
+
+MODELS = "wl:models"
+AUTH = "wl:auth"
+FLEET = "wl:fleet"
+REQUESTS = "wl:adapt:requests"
+
+
+def record(owner_id: str) -> str:
+    """A job or sweep."""
+    return f"wl:record:{{{owner_id}}}"
+
+
+def events(owner_id: str) -> str:
+    """The history of a job or sweep."""
+    return f"wl:events:{{{owner_id}}}"
+
+
+def trials(sweep_id: str) -> str:
+    """The trials of a sweep."""
+    return f"wl:trials:{{{sweep_id}}}"
+
+
+def everything(kind: str) -> str:
+    """All ids of a kind (job or sweep)."""
+    return f"wl:all:{kind}"
+
+
+def queue(kind: str) -> str:
+    """Queued ids of a kind."""
+    return f"wl:queue:{kind}"
+
+
+def leases(kind: str) -> str:
+    """Held ids of a kind."""
+    return f"wl:leases:{kind}"
+
+
+def model(name: str) -> str:
+    """All versions of a model."""
+    return f"wl:model:{name}"
+
+
+def model_blob(name: str, version: int) -> str:
+    """The bytes of one version."""
+    return f"wl:model:{name}:{version}"
+
+
+def fence(job_id: str) -> str:
+    """The generation that may write a job's replay."""
+    return f"wl:fence:{{{job_id}}}"
+
+
+def replay(job_id: str, part: str) -> str:
+    """A part of a job's replay: state, units, ready, claims, owners."""
+    return f"wl:replay:{{{job_id}}}:{part}"
+
+
+def replay_chunk(job_id: str, unit: int, part: int) -> str:
+    """One stored chunk."""
+    return replay(job_id, f"c:{unit}:{part}")
+
+
+def replay_meta(job_id: str, version: int) -> str:
+    """The meta-state of a version."""
+    return replay(job_id, f"m:{version}")
+
+
+def payload(request_id: str) -> str:
+    """The blob of an adaptation request."""
+    return f"wl:adapt:payload:{request_id}"
+
+
+def reply(request_id: str) -> str:
+    """The answer to an adaptation request."""
+    return f"wl:adapt:reply:{request_id}"
+
+
+def adapted(adaptation_id: str) -> str:
+    """Adapted parameters that are kept."""
+    return f"wl:adapted:{adaptation_id}"

@@ -1,0 +1,301 @@
+"""The life of what is queued, leased and ended: one core for jobs and sweeps.
+
+A move is one script: it checks the generation, changes the state, writes a transition and an event. A claim raises
+the fence on the replay server *before* it takes the record. If the claimer dies in between, the old generation is
+fenced although its lease may still be renewed: it stops, and the record is claimed anew. The other order would leave
+a time in which a replaced worker's trajectories are accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
+
+from service import ids, keys
+from service.connection import Connections
+from service.scripts import Script
+from warploom.errors import Conflict, Fenced, InvalidInput, NotFound
+from warploom.records import (
+    CANCELLED,
+    CANCELLING,
+    FAILED,
+    FINAL_STATES,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    Failure,
+    Transition,
+)
+
+Clock = Callable[[], float]
+Kind = Literal["job", "sweep"]
+Fields = dict[str, str]
+
+# action -> {state before: state after}. A state that leads to itself: the repeat changes nothing.
+MOVES: dict[str, dict[str, str]] = {
+    "claim": {QUEUED: RUNNING, RUNNING: RUNNING, CANCELLING: CANCELLING},
+    "release": {RUNNING: QUEUED, CANCELLING: CANCELLING},
+    "cancel": {QUEUED: CANCELLED, RUNNING: CANCELLING, CANCELLING: CANCELLING, CANCELLED: CANCELLED},
+    SUCCEEDED: {RUNNING: SUCCEEDED, CANCELLING: SUCCEEDED, SUCCEEDED: SUCCEEDED},
+    FAILED: {RUNNING: FAILED, CANCELLING: FAILED, FAILED: FAILED},
+    CANCELLED: {CANCELLING: CANCELLED, CANCELLED: CANCELLED},
+}
+STATES = frozenset({QUEUED, RUNNING, CANCELLING}) | FINAL_STATES
+PAGE_MOST = 1000
+CANDIDATES = 16
+
+_create = Script("create", "_life.lua")
+_claim = Script("claim", "_life.lua")
+_move = Script("move", "_life.lua")
+_heartbeat = Script("heartbeat", "_life.lua")
+_fence = Script("fence")
+
+
+class Ledger:
+    """Records of one kind, their queue and their leases.
+
+    Args:
+        connections: both Redis roles.
+        kind: job or sweep; also the prefix of ids.
+        clock: seconds since the epoch, for tests; default: the state server's own clock.
+    """
+
+    def __init__(self, connections: Connections, kind: Kind, *, clock: Clock | None = None) -> None:
+        self._state = connections.state
+        self._replay = connections.replay
+        self._kind = kind
+        self._clock = clock
+
+    def create(self, name: str | None, spec: Mapping[str, Any]) -> Fields:
+        """A new queued record; `name` defaults to its id."""
+        owner_id = ids.new_id(self._kind)
+        every = keys.everything(self._kind)
+        where = [keys.record(owner_id), keys.events(owner_id), every, *self._places()]
+        _create(self._state, where, [clock_arg(self._clock), owner_id, name or owner_id, json.dumps(spec)])
+        return self.read(owner_id)
+
+    def read(self, owner_id: str) -> Fields:
+        """The record's fields.
+
+        Raises:
+            NotFound: no such record.
+        """
+        if not ids.is_id(self._kind, owner_id):
+            self._missing(owner_id)
+        fields = as_fields(self._state.execute_command("HGETALL", keys.record(owner_id)))
+        return fields or self._missing(owner_id)
+
+    def page(self, limit: int, after: str | None, state: str | None) -> tuple[list[Fields], bool]:
+        """Up to `limit` records after `after`, newest first, and whether there are more.
+
+        Raises:
+            InvalidInput: limit out of range, an unknown state, or `after` is no id.
+        """
+        self._check_page(limit, after, state)
+        found: list[Fields] = []
+        top = f"({after}" if after else "+"
+        while len(found) <= limit:
+            batch = self._state.execute_command(
+                "ZREVRANGEBYLEX", keys.everything(self._kind), top, "-", "LIMIT", 0, limit + 1
+            )
+            found += [fields for fields in self._read_many(batch) if state in (None, fields["state"])]
+            if len(batch) <= limit:
+                break
+            top = f"({batch[-1].decode()}"
+        return found[:limit], len(found) > limit
+
+    def _check_page(self, limit: int, after: str | None, state: str | None) -> None:
+        if not 1 <= limit <= PAGE_MOST:
+            raise InvalidInput("limit is out of range", field="limit", rule=f"1 to {PAGE_MOST}", value=limit)
+        if state is not None and state not in STATES:
+            rule = f"one of {', '.join(sorted(STATES))}"
+            raise InvalidInput(f"unknown state {state!r}; {rule}", field="state", rule=rule, value=state)
+        if after is not None and not ids.is_id(self._kind, after):
+            raise InvalidInput(f"no {self._kind} id: {after!r}", field="after", rule=f"a {self._kind} id", value=after)
+
+    def _read_many(self, owner_ids: list[bytes]) -> list[Fields]:
+        with self._state.translated(), self._state.pipeline(transaction=False) as pipe:
+            for owner_id in owner_ids:
+                pipe.hgetall(keys.record(owner_id.decode()))
+            return [as_fields(raw) for raw in pipe.execute()]
+
+    def claim(self, owner: str, lease_s: float) -> tuple[Fields, int] | None:
+        """The oldest record that nobody holds, as its next generation; None when there is none."""
+        token = secrets.token_hex(8)
+        moves = moves_arg("claim")
+        for owner_id in self._candidates():
+            seen = int(self.read(owner_id)["generation"])
+            self._raise_fence(owner_id, seen + 1)
+            where = [keys.record(owner_id), keys.events(owner_id), *self._places()]
+            what = (clock_arg(self._clock), owner_id, seen, token, owner, round(lease_s * 1000), moves)
+            generation = int(_claim(self._state, where, what))
+            if generation:
+                return self.read(owner_id), generation
+        return None
+
+    def _candidates(self) -> list[str]:
+        now = round(self._clock() * 1000) if self._clock else self._state.now_ms()
+        waiting, held = self._places()
+        free = self._state.execute_command("ZRANGE", waiting, 0, CANDIDATES - 1)
+        free += self._state.execute_command("ZRANGEBYSCORE", held, "-inf", now, "LIMIT", 0, CANDIDATES)
+        return sorted(owner_id.decode() for owner_id in free)
+
+    def _raise_fence(self, owner_id: str, generation: int) -> None:
+        if self._kind == "job":
+            _fence(self._replay, [keys.fence(owner_id)], [generation, keys.REPLAY_TTL_S])
+
+    def heartbeat(
+        self, owner_id: str, generation: int, lease_s: float, *, phase: str | None = None, progress: str | None = None
+    ) -> bool:
+        """Renew the lease; True when a cancel was asked for.
+
+        Raises:
+            Fenced: the generation is not current, or nobody holds the record.
+            NotFound: no such record.
+        """
+        where = [keys.record(owner_id), keys.events(owner_id), keys.leases(self._kind)]
+        lease_ms = round(lease_s * 1000)
+        what = (clock_arg(self._clock), owner_id, generation, lease_ms, phase or "", progress or "")
+        return self._checked(owner_id, generation, _heartbeat(self._state, where, what)) == CANCELLING
+
+    def finish(
+        self, owner_id: str, generation: int, state: str, *, error: Failure | None, **outcome: str | None
+    ) -> Fields:
+        """End the record as `state`, with what came out of it.
+
+        Raises:
+            InvalidInput: `state` is not final.
+            Fenced, Conflict, NotFound: as for every move.
+        """
+        if state not in FINAL_STATES:
+            rule = f"one of {', '.join(sorted(FINAL_STATES))}"
+            raise InvalidInput(f"{state!r} is no end; {rule}", field="state", rule=rule, value=state)
+        told: dict[str, Any] = {name: value for name, value in outcome.items() if value is not None}
+        stored = dict(told)
+        if error is not None:
+            told["error"] = error.model_dump(mode="json")
+            stored["error"] = error.model_dump_json()
+        return self.move(state, owner_id, generation, told=told, stored=stored)
+
+    def move(
+        self,
+        action: str,
+        owner_id: str,
+        generation: int | None = None,
+        *,
+        told: Mapping[str, Any] | None = None,
+        stored: Mapping[str, str] | None = None,
+    ) -> Fields:
+        """One move of `MOVES`.
+
+        Args:
+            action: row of the table.
+            owner_id: the record.
+            generation: who moves; None when anyone may.
+            told: further members of the event.
+            stored: fields to set.
+
+        Raises:
+            Fenced: the generation is not current.
+            Conflict: the state does not allow it.
+            NotFound: no such record.
+        """
+        if not ids.is_id(self._kind, owner_id):
+            self._missing(owner_id)
+        where = [keys.record(owner_id), keys.events(owner_id), *self._places()]
+        what: list[str | int] = [clock_arg(self._clock), owner_id, "" if generation is None else generation]
+        what += [moves_arg(action), int(action == "release"), json.dumps(told) if told else ""]
+        for name, value in (stored or {}).items():
+            what += [name, value]
+        self._checked(owner_id, generation, _move(self._state, where, what), action)
+        return self.read(owner_id)
+
+    def _checked(self, owner_id: str, generation: int | None, reply: list[bytes], action: str = "") -> str:
+        word = reply[0].decode()
+        if word == "missing":
+            self._missing(owner_id)
+        detail = reply[1].decode()
+        if word == "fenced":
+            raise fenced(owner_id, generation, detail)
+        if word == "illegal":
+            allowed = sorted(MOVES[action])
+            raise Conflict(
+                f"{owner_id} is {detail}: no move to {action!r} from there",
+                field="state",
+                rule=f"one of {', '.join(allowed)}",
+                value=detail,
+            )
+        return detail
+
+    def load(self) -> dict[str, int]:
+        """How many are queued and how many are held."""
+        waiting, held = self._places()
+        return {
+            "queued": int(self._state.execute_command("ZCARD", waiting)),
+            "held": int(self._state.execute_command("ZCARD", held)),
+        }
+
+    def _places(self) -> tuple[str, str]:
+        return keys.queue(self._kind), keys.leases(self._kind)
+
+    def _missing(self, owner_id: str) -> NoReturn:
+        raise missing(self._kind, owner_id)
+
+
+def missing(kind: str, owner_id: str) -> NotFound:
+    """The error for an id that names nothing."""
+    return NotFound(f"no {kind} {owner_id!r}", field="id", rule=f"an existing {kind}", value=owner_id)
+
+
+def fenced(owner_id: str, generation: int | None, current: str) -> Fenced:
+    """The error for a worker that was replaced."""
+    return Fenced(
+        f"generation {generation} of {owner_id} may not write any more (current: {current})",
+        field="generation",
+        rule=f"the current generation, {current}, while it is held",
+        value=generation,
+    )
+
+
+def clock_arg(clock: Clock | None) -> str:
+    """The time for a script in milliseconds; empty lets the server take its own."""
+    return str(round(clock() * 1000)) if clock else ""
+
+
+def moves_arg(action: str) -> str:
+    """One row of `MOVES` as the scripts read it."""
+    return ",".join(f"{before}>{after}" for before, after in MOVES[action].items())
+
+
+def as_fields(raw: Mapping[bytes, bytes]) -> Fields:
+    """A raw hash as text."""
+    return {name.decode(): value.decode() for name, value in raw.items()}
+
+
+def seconds(text: str | None) -> float | None:
+    """Stored milliseconds as seconds."""
+    return int(text) / 1000 if text else None
+
+
+def common(fields: Fields) -> dict[str, Any]:
+    """What the records of all kinds have in common, ready for the model classes."""
+    return {
+        "id": fields["id"],
+        "name": fields["name"],
+        "state": fields["state"],
+        "spec": json.loads(fields["spec"]),
+        "created_at": seconds(fields["created_at"]),
+        "started_at": seconds(fields.get("started_at")),
+        "ended_at": seconds(fields.get("ended_at")),
+        "generation": int(fields["generation"]),
+        "model": fields.get("model"),
+        "error": json.loads(fields["error"]) if "error" in fields else None,
+    }
+
+
+def transitions(fields: Fields) -> list[Transition]:
+    """The stored changes of state."""
+    pairs = (line.split(" ") for line in fields["transitions"].split("\n"))
+    return [Transition(state=state, at=int(at) / 1000) for state, at in pairs]

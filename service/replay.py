@@ -1,0 +1,196 @@
+"""The replay buffer on Redis."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, cast
+
+from service import keys
+from service.connection import Connections
+from service.lifecycle import Clock, clock_arg
+from service.scripts import Script
+from warploom.errors import Fenced, Unavailable
+from warploom.replay import (
+    Appended,
+    Chunk,
+    ReplayPlan,
+    ReplayStats,
+    UnitClaim,
+    check_chunk,
+    not_current,
+    other_parts,
+)
+
+TRIES = 20  # of a read that others change in between
+
+_scripts = {
+    name: Script(f"replay_{name}", "_replay.lua")
+    for name in (
+        "reset", "publish", "claim", "renew", "append", "round", "candidates", "commit", "version", "close",
+    )
+}  # fmt: skip
+
+
+class RedisReplay:
+    """The buffer of one job on the replay server; the contract is `warploom.replay.Replay`'s.
+
+    Args:
+        connections: both Redis roles (only `replay` is used).
+        job_id: the job.
+        generation: from the job's claim.
+        plan: the buffer's settings.
+        clock: seconds since the epoch, for tests; default: the replay server's own clock.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        job_id: str,
+        generation: int,
+        plan: ReplayPlan,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._client = connections.replay
+        self._job = job_id
+        self._generation = generation
+        self._plan = plan
+        self._clock = clock
+        parts = ("state", "units", "ready", "claims", "owners")
+        self._keys = [keys.fence(job_id), *(keys.replay(job_id, part) for part in parts)]
+        self._prefixes = (keys.replay(job_id, "c:"), keys.replay(job_id, "m:"))
+
+    def reset(self, version: int) -> None:
+        """See `Replay.reset`; also installs the generation, so that older ones are fenced."""
+        self._run("reset", version, version * self._plan.units_per_round)
+
+    def publish(self, version: int, blob: bytes) -> None:
+        """See `Replay.publish`."""
+        plan = self._plan
+        first = version * plan.units_per_round if plan.mode == "sync" else ""
+        opened = min(version + 1, plan.rounds) * plan.units_per_round
+        word, *detail = self._run("publish", version, blob, first, opened)
+        self._need_buffer(word)
+        if word == "old":
+            raise not_current(version, int(detail[0]))
+
+    def claim(self, worker: str) -> UnitClaim | None:
+        """See `Replay.claim`."""
+        plan = self._plan
+        lead = plan.ahead * plan.units_per_round
+        need = plan.need(plan.units_per_round)
+        rate = plan.samples_per_insert
+        limits = (plan.mode, plan.rounds, plan.units_per_round, lead, plan.window, rate, need)
+        word, *given = self._run("claim", worker, self._lease_ms(), *limits)
+        return UnitClaim(int(given[0]), int(given[1])) if word == "ok" else None
+
+    def renew(self, worker: str, unit: int) -> bool:
+        """See `Replay.renew`."""
+        return bool(self._run("renew", worker, unit, self._lease_ms())[0] == "ok")
+
+    def done(self) -> bool:
+        """See `Replay.done`."""
+        return self._version() >= self._plan.rounds
+
+    def meta(self, known: int) -> tuple[int, bytes] | None:
+        """See `Replay.meta`."""
+        for _ in range(TRIES):
+            version = self._version()
+            if version <= known:
+                return None
+            blob = self._client.get_large(keys.replay_meta(self._job, version))
+            if blob is not None:
+                return version, blob
+        raise Unavailable(f"the meta-state of {self._job} changed faster than it could be read")
+
+    def append(self, chunk: Chunk) -> Appended:
+        """See `Replay.append`."""
+        plan = self._plan
+        check_chunk(chunk, plan)
+        what = (chunk.unit, chunk.part, chunk.parts, chunk.version, chunk.blob)
+        word, *detail = self._run("append", *what, plan.max_bytes, plan.mode, plan.max_staleness)
+        if word == "mismatch":
+            raise other_parts(chunk, int(detail[0]))
+        return cast(Appended, "duplicate" if word == "lost" else word)
+
+    def take_round(self, version: int) -> list[list[bytes]] | None:
+        """See `Replay.take_round`."""
+        size = self._plan.units_per_round
+        word, *parts = self._run("round", version, size)
+        self._need_buffer(word)
+        if word == "old":
+            raise not_current(version, int(parts[0]))
+        if word == "none":
+            return None
+        units = range(version * size, (version + 1) * size)
+        # Only `reset` and `publish` drop units of the current round, and both are the caller's own.
+        return self._read(list(zip(units, map(int, parts), strict=True)))
+
+    def sample(self, n: int, seed: int) -> list[list[bytes]] | None:
+        """See `Replay.sample`."""
+        plan = self._plan
+        rate = plan.samples_per_insert
+        for _ in range(TRIES):
+            word, *flat = self._run("candidates", plan.need(n), plan.max_staleness, rate)
+            self._need_buffer(word)
+            if word == "none":
+                return None
+            numbers = [int(value) for value in flat]
+            stored = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
+            chosen = random.Random(seed).sample(stored, n)  # noqa: S311
+            blobs = self._read([(unit, parts) for unit, _, parts in chosen])
+            counted = [value for unit, version, _ in chosen for value in (unit, version, plan.uses(unit))]
+            if blobs is not None and self._run("commit", rate, *counted)[0] == "ok":
+                return blobs
+        raise Unavailable(f"the replay of {self._job} changed faster than it could be sampled")
+
+    def stats(self) -> ReplayStats:
+        """See `Replay.stats`."""
+        _, state, _, ready, claims, _ = self._keys
+        with self._client.translated(), self._client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(state)
+            pipe.zcard(ready)
+            pipe.zcard(claims)
+            raw, units, claimed = pipe.execute()
+        names = ("version", "bytes", "inserted", "sampled", "duplicates", "dropped_stale", "rejected", "waits")
+        least = {"version": -1}
+        counts = {name: int(raw.get(name.encode(), least.get(name, 0))) for name in names}
+        return ReplayStats(units=units, claims=claimed, **counts)
+
+    def close(self) -> None:
+        """See `Replay.close`."""
+        self._run("close")
+
+    def _version(self) -> int:
+        word, *version = self._run("version")
+        return int(version[0]) if word == "ok" else -1
+
+    def _lease_ms(self) -> int:
+        return round(self._plan.lease_s * 1000)
+
+    def _read(self, units: list[tuple[int, int]]) -> list[list[bytes]] | None:
+        names = [keys.replay_chunk(self._job, unit, part) for unit, parts in units for part in range(parts)]
+        values = self._client.get_many(names)
+        if values is None:
+            return None
+        blobs = iter(values)
+        return [[next(blobs) for _ in range(parts)] for _, parts in units]
+
+    def _run(self, name: str, *own: str | bytes | int | float) -> list[Any]:
+        shared = (clock_arg(self._clock), self._generation, keys.REPLAY_TTL_S, *self._prefixes)
+        word, *detail = _scripts[name](self._client, self._keys, (*shared, *own))
+        if word == b"fenced":
+            raise Fenced(
+                f"generation {self._generation} of {self._job} was replaced: its replay belongs to a newer one",
+                field="generation",
+                rule="the current generation",
+                value=self._generation,
+            )
+        return [word.decode(), *detail]
+
+    def _need_buffer(self, word: str) -> None:
+        if word == "lost":
+            raise Unavailable(
+                f"the replay server holds no buffer of generation {self._generation} of {self._job}: reset it, then "
+                "publish the current version"
+            )

@@ -1,0 +1,33 @@
+-- The life of a record (job or sweep): shared by create, claim, move.
+local EVENTS_KEPT = 10000
+
+local function emit(events, now, kind, data)
+  return redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'at', whole(now), 'kind', kind, 'data', data)
+end
+
+-- Enter `state`: field, transition, event, place in queue or leases. `extra`: further members of the event.
+local function enter(record, events, queue, leases, id, state, now, extra)
+  local past = redis.call('HGET', record, 'transitions')
+  local line = state .. ' ' .. whole(now)
+  if past then line = past .. '\n' .. line end
+  redis.call('HSET', record, 'state', state, 'transitions', line)
+  extra = extra or {}
+  extra.state = state
+  extra.generation = tonumber(redis.call('HGET', record, 'generation'))
+  emit(events, now, 'state', cjson.encode(extra))
+  if state == 'queued' then
+    redis.call('ZADD', queue, redis.call('HGET', record, 'created_at'), id)
+    redis.call('ZREM', leases, id)
+  else
+    redis.call('ZREM', queue, id)
+    if state ~= 'running' and state ~= 'cancelling' then
+      redis.call('ZREM', leases, id)
+      redis.call('HSET', record, 'ended_at', whole(now))
+    end
+  end
+end
+
+-- The state that `moves` ("queued>running,…") leads to from `state`, or nil.
+local function target(moves, state)
+  return string.match(',' .. moves .. ',', ',' .. state .. '>(%a+),')
+end

@@ -1,0 +1,50 @@
+"""What an operator may set, by environment variable (`WARPLOOM_…`) or Docker secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRETS = Path("/run/secrets")
+
+
+class Settings(BaseSettings):
+    """Frozen settings of one process.
+
+    A secret file of the same name as the variable (`/run/secrets/warploom_api_key`) works too; the variable wins.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="WARPLOOM_",
+        frozen=True,
+        extra="ignore",
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+    )
+
+    state_url: str = Field("redis://127.0.0.1:6379/0", description="durable Redis: records, events, models, keys")
+    replay_url: str = Field("redis://127.0.0.1:6380/0", description="memory-only Redis: trajectories, adaptations")
+    home: Path = Field(Path.home() / ".warploom", description="directory for checkpoints and logs")
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8000, ge=0, le=65535)
+    api_key: SecretStr | None = Field(None, description="the API key to accept; null: one is made on first start")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024)
+    max_steps: int = Field(1000, ge=0, description="most adaptation steps that a request may ask for")
+    max_support_rows: int = Field(20_000, ge=1)
+    adaptation_ttl_s: int = Field(3600, ge=1, description="seconds that an adapted model is kept")
+    adapt_wait_s: float = Field(60, gt=0, description="seconds that a request waits for its answer")
+    lease_s: float = Field(15, gt=0, description="seconds without heartbeat after which a job is claimed anew")
+    heartbeat_s: float = Field(3, gt=0, description="seconds between two heartbeats")
+    rollout_cpus: float | None = Field(None, gt=0, description="CPUs that all rollouts together may use; null: all")
+    adapters: int = Field(1, ge=0, le=1024, description="adapter actors")
+    jobs_at_once: int = Field(4, ge=1, le=1024, description="jobs and sweeps that one supervisor runs at a time")
+    ray_slots: int | None = Field(None, ge=1, description="CPU slots of an own Ray; null: the cores, at least 16")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = False
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Where checkpoints of jobs live: `home/jobs`."""
+        return self.home.expanduser() / "jobs"

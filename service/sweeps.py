@@ -1,0 +1,132 @@
+"""Sweeps: records, queue, leases, trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service import keys
+from service.connection import Connections
+from service.lifecycle import Clock, Fields, Ledger, as_fields, common, fenced, missing
+from service.scripts import Script
+from warploom.records import Failure, Page, Sweep, Trial
+from warploom.spec import SweepSpec
+
+_put_trial = Script("put_trial")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepClaim:
+    """The right to run `sweep` as its current `generation`, until the lease runs out."""
+
+    sweep: Sweep
+    generation: int
+
+
+class SweepStore:
+    """Records of all sweeps, and who runs them; the same life as a job's (see `service.jobs.JobStore`).
+
+    Args:
+        connections: both Redis roles.
+        clock: seconds since the epoch, for tests; default: the state server's own clock.
+    """
+
+    def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
+        self._state = connections.state
+        self._ledger = Ledger(connections, "sweep", clock=clock)
+
+    def create(self, spec: SweepSpec) -> Sweep:
+        """A new queued sweep; its record holds the complete spec."""
+        return self._whole(self._ledger.create(spec.name, spec.model_dump(mode="json")))
+
+    def get(self, sweep_id: str) -> Sweep:
+        """The sweep with its trials, in the order of their ids.
+
+        Raises:
+            NotFound: no such sweep.
+        """
+        return self._whole(self._ledger.read(sweep_id))
+
+    def list(self, limit: int = 20, after: str | None = None, state: str | None = None) -> Page[Sweep]:
+        """Sweeps with their trials, newest first.
+
+        Raises:
+            InvalidInput: limit out of range, or an unknown state.
+        """
+        found, more = self._ledger.page(limit, after, state)
+        return Page[Sweep](data=[self._whole(fields) for fields in found], has_more=more)
+
+    def claim(self, owner: str, lease_s: float) -> SweepClaim | None:
+        """The oldest queued sweep, or one whose lease ran out; None when there is none."""
+        claimed = self._ledger.claim(owner, lease_s)
+        if claimed is None:
+            return None
+        fields, generation = claimed
+        return SweepClaim(self._whole(fields), generation)
+
+    def heartbeat(self, sweep_id: str, generation: int, lease_s: float) -> bool:
+        """Renew the lease; True when a cancel was asked for.
+
+        Raises:
+            Fenced: the generation is not current.
+        """
+        return self._ledger.heartbeat(sweep_id, generation, lease_s)
+
+    def put_trial(self, sweep_id: str, generation: int, trial: Trial) -> None:
+        """Store or replace one trial.
+
+        Raises:
+            Fenced: the generation is not current.
+        """
+        where = [keys.record(sweep_id), keys.trials(sweep_id)]
+        word, *detail = _put_trial(self._state, where, [generation, trial.id, trial.model_dump_json()])
+        if word == b"missing":
+            raise missing("sweep", sweep_id)
+        if word == b"fenced":
+            raise fenced(sweep_id, generation, detail[0].decode())
+
+    def finish(
+        self,
+        sweep_id: str,
+        generation: int,
+        state: str,
+        *,
+        error: Failure | None = None,
+        model: str | None = None,
+        best_trial: str | None = None,
+    ) -> Sweep:
+        """End the sweep. Repeating the same end changes nothing.
+
+        Raises:
+            Fenced: the generation is not current.
+            Conflict: the sweep's state does not allow it.
+        """
+        return self._whole(
+            self._ledger.finish(sweep_id, generation, state, error=error, model=model, best_trial=best_trial)
+        )
+
+    def release(self, sweep_id: str, generation: int) -> Sweep:
+        """Put a running sweep back into the queue.
+
+        Raises:
+            Fenced: the generation is not current.
+            Conflict: the sweep is not running.
+        """
+        return self._whole(self._ledger.move("release", sweep_id, generation))
+
+    def cancel(self, sweep_id: str) -> Sweep:
+        """Ask for the end; a repeat changes nothing.
+
+        Raises:
+            NotFound: no such sweep.
+            Conflict: it succeeded or failed already.
+        """
+        return self._whole(self._ledger.move("cancel", sweep_id))
+
+    def load(self) -> dict[str, int]:
+        """How many sweeps are queued and how many are held: `{"queued": …, "held": …}`."""
+        return self._ledger.load()
+
+    def _whole(self, fields: Fields) -> Sweep:
+        raw = self._state.execute_command("HGETALL", keys.trials(fields["id"]))
+        trials = [Trial.model_validate_json(text) for _, text in sorted(as_fields(raw).items())]
+        return Sweep.model_validate({**common(fields), "trials": trials, "best_trial": fields.get("best_trial")})

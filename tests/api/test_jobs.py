@@ -1,0 +1,177 @@
+"""Jobs, their events, sweeps, and the pages about the service."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from typing import Any
+
+import pytest
+
+from service.connection import Connections
+from service.events import EventLog
+from service.fleet import Fleet
+from service.jobs import JobClaim, JobStore
+from tests.api.conftest import Api
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+def frames(text: str) -> list[dict[str, Any]]:
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            event = json.loads(fields["data"])
+            assert fields["id"] == event["id"]
+            assert fields["event"] == event["kind"]
+            found.append(event)
+    return found
+
+
+@pytest.fixture
+def claim(client: Api, connections: Connections, spec: dict[str, Any]) -> JobClaim:
+    client.post("/v1/jobs", json=spec)
+    claim = JobStore(connections).claim("test", 60)
+    assert claim is not None
+    return claim
+
+
+def add_rounds(connections: Connections, claim: JobClaim, count: int) -> None:
+    log = EventLog(connections)
+    for step in range(count):
+        log.append(claim.job.id, "round", {"meta_step": step}, generation=claim.generation)
+
+
+def finish(connections: Connections, claim: JobClaim) -> None:
+    JobStore(connections).finish(claim.job.id, claim.generation, "succeeded", model="m")
+
+
+def test_submit_list_get_cancel(client: Api, spec: dict[str, Any]) -> None:
+    answer = client.post("/v1/jobs", json=spec)
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert job["state"] == "queued"
+    assert job["spec"]["training"]["rounds"] == 3
+    assert job["spec"]["algorithm"]["inner_lr"] > 0
+    assert client.get(answer.headers["location"]).json() == job
+    second = client.post("/v1/jobs", json=spec).json()
+    page = client.get("/v1/jobs", params={"limit": 1}).json()
+    assert [one["id"] for one in page["data"]] == [second["id"]]
+    assert page["has_more"] is True
+    rest = client.get("/v1/jobs", params={"after": second["id"]}).json()
+    assert [one["id"] for one in rest["data"]] == [job["id"]]
+    for _ in range(2):
+        cancelled = client.post(f"/v1/jobs/{job['id']}/cancel")
+        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    only = client.get("/v1/jobs", params={"state": "cancelled"}).json()
+    assert [one["id"] for one in only["data"]] == [job["id"]]
+
+
+def test_events_as_pages(client: Api, connections: Connections, claim: JobClaim) -> None:
+    add_rounds(connections, claim, 5)
+    path = f"/v1/jobs/{claim.job.id}/events"
+    everything = client.get(path).json()
+    assert everything["has_more"] is False
+    first = client.get(path, params={"limit": 3}).json()
+    assert first["has_more"] is True
+    rest = client.get(path, params={"after": first["data"][-1]["id"]}).json()
+    assert first["data"] + rest["data"] == everything["data"]
+    assert client.get(path, params={"after": "nonsense"}).status_code == 422
+    assert client.get("/v1/jobs/job_none/events").status_code == 404
+    assert client.get("/v1/jobs/job_none/events", headers=STREAM).status_code == 404
+
+
+def test_a_stream_ends_after_the_last_event(client: Api, connections: Connections, claim: JobClaim) -> None:
+    def work() -> None:
+        add_rounds(connections, claim, 300)
+        finish(connections, claim)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    answer = client.get(f"/v1/jobs/{claim.job.id}/events", headers=STREAM)
+    worker.join()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = frames(answer.text)
+    assert [event["data"]["meta_step"] for event in events if event["kind"] == "round"] == list(range(300))
+    assert events[-1]["data"]["state"] == "succeeded"
+
+
+def test_a_stream_resumes(client: Api, connections: Connections, claim: JobClaim) -> None:
+    add_rounds(connections, claim, 4)
+    finish(connections, claim)
+    path = f"/v1/jobs/{claim.job.id}/events"
+    events = frames(client.get(path, headers=STREAM).text)
+    for cut in (0, 2, len(events) - 1):
+        headers = STREAM | {"Last-Event-ID": events[cut]["id"]}
+        assert frames(client.get(path, headers=headers).text) == events[cut + 1 :]
+        assert frames(client.get(path, params={"after": events[cut]["id"]}, headers=STREAM).text) == events[cut + 1 :]
+    assert client.get(path, headers=STREAM | {"Last-Event-ID": "1; DROP"}).status_code == 422
+
+
+def test_sweeps(client: Api, spec: dict[str, Any]) -> None:
+    space = {"algorithm.inner_lr": {"type": "loguniform", "low": 0.001, "high": 1}}
+    answer = client.post("/v1/sweeps", json={"job": spec, "space": space})
+    assert answer.status_code == 202
+    sweep = answer.json()
+    assert client.get(answer.headers["location"]).json()["id"] == sweep["id"]
+    assert [one["id"] for one in client.get("/v1/sweeps").json()["data"]] == [sweep["id"]]
+    assert client.post(f"/v1/sweeps/{sweep['id']}/cancel").json()["state"] == "cancelled"
+    assert client.get("/v1/sweeps/sweep_none").status_code == 404
+    bad = client.post("/v1/sweeps", json={"job": spec, "space": {"algorithm.nope": space["algorithm.inner_lr"]}})
+    assert bad.status_code == 422
+    assert "algorithm.nope" in bad.json()["detail"]
+
+
+def test_catalogue_and_limits(client: Api) -> None:
+    catalogue = client.get("/v1/catalog").json()
+    assert "warpgrad" in [entry["name"] for entry in catalogue["algorithms"]]
+    assert client.get("/v1/limits").json()["max_steps"] == 50
+
+
+def test_readiness_names_what_is_down(client: Api, connections: Connections) -> None:
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["down"] == ["supervisor", "adapters"]
+    fleet = Fleet(connections)
+    fleet.beat("supervisor", "s", 60)
+    fleet.beat("adapter", "a", 60)
+    fleet.beat("adapter", "b", 60)
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["parts"] == {"state_redis": "up", "replay_redis": "up", "supervisor": 1, "adapters": 2}
+
+
+def test_metrics_have_bounded_labels(client: Api, spec: dict[str, Any]) -> None:
+    job = client.post("/v1/jobs", json=spec).json()
+    for path in (f"/v1/jobs/{job['id']}", "/v1/jobs/job_other", "/random/1", "/random/2"):
+        client.get(path)
+    client.request("BREW", "/livez")
+    text = client.get("/metrics").text
+    assert 'route="/v1/jobs/{job_id}",status="200"' in text
+    assert 'method="other"' in text
+    assert 'route="unmatched",status="404"' in text
+    assert "random" not in text
+    assert job["id"] not in text
+    assert 'warploom_jobs{place="queued"} 1.0' in text
+
+
+def test_openapi_describes_bodies_and_the_key(client: Api) -> None:
+    document = client.get("/openapi.json").json()
+    adapt = document["paths"]["/v1/models/{name}/adapt"]["post"]
+    assert set(adapt["requestBody"]["content"]) >= {"application/json", "application/x-npz"}
+    assert adapt["security"]
+    assert "JobSpec" in document["components"]["schemas"]
+
+
+def test_pages_load_nothing_from_elsewhere(client: Api) -> None:
+    for page in ("/", "/docs"):
+        answer = client.get(page)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        links = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+        assert links
+        for link in links:
+            assert link.startswith("/")
+            assert client.get(link).status_code == 200

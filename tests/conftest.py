@@ -1,0 +1,68 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service import keys
+from service.connection import Connections, RoleClient, connect
+from service.embedded import EmbeddedRedis
+from service.settings import Settings
+from tests.support.clock import FakeClock
+from warploom.errors import SetupError
+
+
+@pytest.fixture(scope="session")
+def embedded_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """Two real servers for the whole session; on a laptop without a binary their tests are skipped, in CI they fail."""
+    servers = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    try:
+        servers.start()
+    except SetupError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.message)
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def redis_settings(embedded_redis: EmbeddedRedis, tmp_path: Path) -> Settings:
+    """Settings that point at the session's servers and at a home of this test's own."""
+    return Settings(state_url=embedded_redis.state_url, replay_url=embedded_redis.replay_url, home=tmp_path / "home")
+
+
+@pytest.fixture
+def connections(redis_settings: Settings) -> Iterator[Connections]:
+    """Clients of two empty servers; afterwards every key must have a lifetime or be a permanent one."""
+    found = connect(redis_settings)
+    for client in (found.state, found.replay):
+        client.flushall()
+    yield found
+    leaks = leaked_keys(found)
+    found.close()
+    assert not leaks, f"keys without a lifetime that are not in keys.PERMANENT: {leaks}"
+
+
+def leaked_keys(connections: Connections) -> list[str]:
+    """Keys on both servers that would stay for ever although no rule lets them."""
+    return [
+        name
+        for client in (connections.state, connections.replay)
+        for name in _everlasting(client)
+        if not any(pattern.fullmatch(name) for pattern in keys.PERMANENT)
+    ]
+
+
+def _everlasting(client: RoleClient) -> list[str]:
+    return [key.decode() for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands still."""
+    return FakeClock()

@@ -1,0 +1,152 @@
+"""Adaptation requests: to adapters and back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from service import keys
+from service.adaptations import AdaptationQueue, AdaptationRequest
+from service.connection import Connections
+from tests.support.waiting import wait_until
+from warploom.errors import InvalidInput, NotFound, TimedOut, Unauthenticated
+
+
+@pytest.fixture
+def queue(connections: Connections) -> AdaptationQueue:
+    return AdaptationQueue(connections, ttl_s=100)
+
+
+def request(payload: bytes = b"support", wait_s: float = 60) -> AdaptationRequest:
+    return AdaptationRequest(
+        id=AdaptationQueue.new_id(),
+        op="adapt",
+        model="m",
+        version=1,
+        steps=5,
+        lr=0.1,
+        seed=0,
+        payload=payload,
+        deadline=time.time() + wait_s,
+    )
+
+
+def test_a_request_comes_through_whole_and_its_answer_back(queue: AdaptationQueue) -> None:
+    asked = request(bytes(3_000_000))
+    queue.submit(asked)
+    (got,) = queue.read("a", 8, 0)
+    assert got == asked
+    assert queue.answer(got, b"done") is True
+    assert queue.wait(asked.id, 1) == b"done"
+    assert queue.wait(asked.id, 1) == b"done", "an answer can be read again"
+    assert queue.pending() == 0
+
+
+def test_adapters_share_the_requests(queue: AdaptationQueue) -> None:
+    asked = [request() for _ in range(5)]
+    for one in asked:
+        queue.submit(one)
+    first, second = queue.read("a", 3, 0), queue.read("b", 8, 0)
+    assert [one.id for one in first + second] == [one.id for one in asked]
+    assert queue.read("c", 8, 0) == []
+
+
+def test_requests_of_a_silent_adapter_are_taken_over(queue: AdaptationQueue) -> None:
+    queue.submit(request())
+    (lost,) = queue.read("dead", 8, 0)
+    assert queue.read("b", 8, 0, idle_ms=60_000) == []
+    (found,) = queue.read("b", 8, 0, idle_ms=0)
+    assert found == lost
+    assert queue.answer(found, b"mine") is True
+    assert queue.answer(lost, b"late") is False
+    assert queue.wait(found.id, 1) == b"mine"
+    assert queue.read("b", 8, 0, idle_ms=0) == []
+
+
+def test_submitting_twice_is_submitting_once(queue: AdaptationQueue) -> None:
+    asked = request()
+    queue.submit(asked)
+    queue.submit(asked)
+    (got,) = queue.read("a", 8, 0)
+    queue.answer(got, b"x")
+    queue.submit(asked)
+    assert queue.read("a", 8, 0) == []
+
+
+def test_a_failure_is_raised_as_what_it_was(queue: AdaptationQueue) -> None:
+    for error in (InvalidInput("too long", field="steps", rule="at most 5", value=9), NotFound("gone")):
+        asked = request()
+        queue.submit(asked)
+        (got,) = queue.read("a", 8, 0)
+        queue.fail(got, error)
+        with pytest.raises(type(error)) as caught:
+            queue.wait(asked.id, 1)
+        assert type(caught.value) is type(error)
+        assert caught.value.as_problem() == error.as_problem()
+    assert not isinstance(error, Unauthenticated)
+
+
+def test_nobody_works_on_what_nobody_waits_for(queue: AdaptationQueue) -> None:
+    asked = request(wait_s=-1)
+    queue.submit(asked)
+    assert queue.read("a", 8, 0) == []
+    with pytest.raises(TimedOut, match="deadline"):
+        queue.wait(asked.id, 1)
+
+
+def test_a_request_whose_payload_is_gone_is_answered(queue: AdaptationQueue, connections: Connections) -> None:
+    asked = request()
+    queue.submit(asked)
+    connections.replay.delete(keys.payload(asked.id))
+    assert queue.read("a", 8, 0) == []
+    with pytest.raises(TimedOut):
+        queue.wait(asked.id, 1)
+
+
+def test_the_wait_ends_in_time(queue: AdaptationQueue) -> None:
+    with pytest.raises(TimedOut):
+        queue.wait("adapt_unknown", 0.05)
+
+
+def test_waiting_and_reading_block_until_something_comes(queue: AdaptationQueue) -> None:
+    got: list[bytes] = []
+    asked = request()
+    waiter = threading.Thread(target=lambda: got.append(queue.wait(asked.id, 20)))
+    reader = threading.Thread(target=lambda: [queue.answer(one, b"ok") for one in queue.read("a", 1, 2000)])
+    waiter.start()
+    reader.start()
+    queue.submit(asked)
+    wait_until(lambda: got == [b"ok"], what="the answer")
+    waiter.join()
+    reader.join()
+
+
+def test_adapters_survive_a_server_that_forgot_everything(queue: AdaptationQueue, connections: Connections) -> None:
+    queue.submit(request())
+    queue.read("a", 1, 0)
+    connections.replay.flushall()
+    assert queue.read("a", 1, 0) == []
+    asked = request()
+    queue.submit(asked)
+    assert [one.id for one in queue.read("a", 1, 0)] == [asked.id]
+
+
+def test_adapted_parameters_are_kept_for_a_while(queue: AdaptationQueue, connections: Connections) -> None:
+    queue.keep("adapt_1", {"id": "adapt_1", "steps": 5}, b"parameters")
+    assert queue.kept("adapt_1") == ({"id": "adapt_1", "steps": 5}, b"parameters")
+    assert 90_000 < connections.replay.pttl(keys.adapted("adapt_1")) <= 100_000
+    connections.replay.pexpire(keys.adapted("adapt_1"), 0)
+    with pytest.raises(NotFound, match="expired"):
+        queue.kept("adapt_1")
+    queue.keep("adapt_2", {}, b"")
+    queue.forget("adapt_2")
+    with pytest.raises(NotFound):
+        queue.kept("adapt_2")
+
+
+def test_a_request_is_the_same_wherever_its_stream_entry_is() -> None:
+    asked = request()
+    assert replace(asked, entry="1-0") == asked

@@ -1,0 +1,64 @@
+"""The model registry."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Any
+
+import pytest
+
+from service.connection import Connections
+from service.models import ModelStore
+from warploom.errors import InvalidInput, NotFound
+from warploom.records import Model
+
+FACTS: dict[str, Any] = {
+    "kind": "regression",
+    "input_shape": [1],
+    "outputs": 1,
+    "parameters": 10,
+    "default_steps": 5,
+    "default_lr": 0.1,
+    "metrics": {"loss": 0.5},
+    "spec": {"a": 1},
+}
+
+
+def register(models: ModelStore, name: str, blob: bytes, once: str) -> Model:
+    return models.register(name, blob, once=once, job=once, **FACTS)
+
+
+def test_versions_count_up_and_keep_their_bytes(connections: Connections) -> None:
+    models = ModelStore(connections)
+    large = bytes(range(256)) * 10_000
+    first, second = register(models, "m", large, "job_a"), register(models, "m", b"two", "job_b")
+    assert (first.version, second.version) == (1, 2)
+    assert (first.bytes, first.sha256) == (len(large), hashlib.sha256(large).hexdigest())
+    assert models.get("m") == second and models.get("m", 1) == first and models.versions("m") == [first, second]
+    assert models.blob("m", 1) == large and models.blob("m", 2) == b"two"
+    register(models, "a", b"x", "job_c")
+    assert [(model.name, model.version) for model in models.list()] == [("a", 1), ("m", 2)]
+
+
+def test_the_same_token_registers_once(connections: Connections) -> None:
+    models = ModelStore(connections)
+    threads = [threading.Thread(target=register, args=(models, "m", b"x", "job_a")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert models.get("m").version == 1
+    assert register(models, "m", b"other", "job_a").sha256 == hashlib.sha256(b"x").hexdigest()
+
+
+def test_what_is_not_there_is_not_found(connections: Connections) -> None:
+    models = ModelStore(connections)
+    register(models, "m", b"x", "job_a")
+    for name, version in (("n", None), ("m", 2), ("m", 0)):
+        with pytest.raises(NotFound):
+            models.get(name, version)
+    with pytest.raises(NotFound):
+        models.blob("m", 2)
+    with pytest.raises(InvalidInput):
+        register(models, "a:1", b"x", "job_a")

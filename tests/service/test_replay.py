@@ -1,0 +1,361 @@
+"""The replay buffer: both implementations under the same tests, and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.connection import Connections
+from service.ids import new_id
+from service.replay import RedisReplay
+from tests.support.clock import FakeClock
+from warploom.errors import Conflict, Fenced, InvalidInput, Unavailable
+from warploom.replay import Chunk, LocalReplay, Replay, ReplayPlan
+
+MakeReplay = Callable[..., Replay]
+
+
+def plan(mode: str = "sync", **options: Any) -> ReplayPlan:
+    base: dict[str, Any] = {"units_per_round": 2, "rounds": 3, "max_bytes": 10_000, "lease_s": 10}
+    return ReplayPlan(mode=mode, **{**base, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["local", "redis"])
+def make(request: pytest.FixtureRequest, clock: FakeClock) -> MakeReplay:
+    """A maker of buffers that were reset at a version and published it."""
+
+    def build(options: ReplayPlan, version: int = 0) -> Replay:
+        replay: Replay
+        if request.param == "local":
+            replay = LocalReplay(options, clock=clock)
+        else:
+            connections: Connections = request.getfixturevalue("connections")
+            replay = RedisReplay(connections, new_id("job"), 1, options, clock=clock)
+        replay.reset(version)
+        replay.publish(version, b"meta%d" % version)
+        return replay
+
+    return build
+
+
+def blob(unit: int, part: int, version: int) -> bytes:
+    return f"{unit}/{part}@{version}".encode()
+
+
+def fill(replay: Replay, unit: int, version: int, parts: int = 1) -> list[str]:
+    return [
+        replay.append(Chunk(unit, part, parts, version, blob(unit, part, version))) for part in reversed(range(parts))
+    ]
+
+
+def claimed(replay: Replay, worker: str = "w") -> list[int]:
+    units = []
+    while claim := replay.claim(worker):
+        units.append(claim.unit)
+    return units
+
+
+def test_a_sync_job_from_start_to_end(make: MakeReplay) -> None:
+    replay = make(plan())
+    for version in range(3):
+        assert claimed(replay) == [2 * version, 2 * version + 1]
+        assert replay.take_round(version) is None
+        assert fill(replay, 2 * version + 1, version, 2) == ["accepted", "accepted"]
+        assert replay.take_round(version) is None
+        assert fill(replay, 2 * version, version, 2) == ["accepted", "accepted"]
+        expected = [[blob(unit, part, version) for part in (0, 1)] for unit in (2 * version, 2 * version + 1)]
+        assert replay.take_round(version) == expected
+        assert replay.take_round(version) == expected
+        assert not replay.done()
+        replay.publish(version + 1, b"next")
+    assert replay.done() and replay.claim("w") is None
+    stats = replay.stats()
+    assert (stats.version, stats.units, stats.bytes, stats.inserted, stats.sampled) == (3, 0, 0, 6, 6)
+
+
+def test_rollouts_see_the_current_version_once(make: MakeReplay) -> None:
+    replay = make(plan(), 1)
+    assert replay.meta(-1) == (1, b"meta1")
+    assert replay.meta(1) is None
+    replay.publish(2, b"x" * 3_000_000)
+    assert replay.meta(1) == (2, b"x" * 3_000_000)
+    claim = replay.claim("w")
+    assert claim and (claim.unit, claim.version) == (4, 2)
+
+
+def test_versions_only_grow(make: MakeReplay) -> None:
+    replay = make(plan(), 2)
+    replay.publish(2, b"other")
+    assert replay.meta(-1) == (2, b"meta2")
+    with pytest.raises(Conflict):
+        replay.publish(1, b"old")
+    for version in (1, 3):
+        with pytest.raises(Conflict):
+            replay.take_round(version)
+
+
+def test_an_expired_claim_is_handed_out_first(make: MakeReplay, clock: FakeClock) -> None:
+    replay = make(plan(units_per_round=4))
+    assert [replay.claim("dead"), replay.claim("alive")][1]
+    clock.advance(9)
+    assert replay.renew("alive", 1) and not replay.renew("dead", 1)
+    clock.advance(1)
+    claim = replay.claim("alive")
+    assert claim and claim.unit == 0
+    assert not replay.renew("dead", 0)
+    claim = replay.claim("alive")
+    assert claim and claim.unit == 2
+
+
+def test_a_unit_that_was_done_in_time_is_not_handed_out_again(make: MakeReplay, clock: FakeClock) -> None:
+    replay = make(plan())
+    claimed(replay)
+    fill(replay, 0, 0)
+    clock.advance(11)
+    assert claimed(replay, "other") == [1]
+    assert fill(replay, 1, 0) == ["accepted"], "the first worker's late result is as good as the second's"
+    assert replay.stats().claims == 0
+
+
+def test_what_is_not_needed_is_a_duplicate(make: MakeReplay) -> None:
+    replay = make(plan())
+    assert fill(replay, 0, 0) == ["duplicate"], "nobody claimed it"
+    claimed(replay)
+    assert replay.append(Chunk(0, 0, 2, 0, b"a")) == "accepted"
+    assert replay.append(Chunk(0, 0, 2, 0, b"b")) == "duplicate"
+    assert replay.append(Chunk(0, 1, 2, 0, b"c")) == "accepted"
+    assert replay.append(Chunk(0, 1, 2, 0, b"c")) == "duplicate", "the unit is complete"
+    fill(replay, 1, 0)
+    assert replay.take_round(0) == [[b"a", b"c"], [blob(1, 0, 0)]]
+    replay.publish(1, b"")
+    assert fill(replay, 1, 0) == ["duplicate"], "the round is over"
+    claimed(replay)
+    assert fill(replay, 2, 0) == ["duplicate"], "collected under an old version"
+    assert fill(replay, 2, 5) == ["duplicate"], "collected before a reset"
+    assert replay.stats().duplicates == 6
+
+
+def test_chunks_that_contradict_are_refused(make: MakeReplay) -> None:
+    replay = make(plan())
+    claimed(replay)
+    replay.append(Chunk(0, 0, 2, 0, b"a"))
+    for chunk in (Chunk(0, 1, 3, 0, b""), Chunk(0, 2, 2, 0, b""), Chunk(0, -1, 2, 0, b""), Chunk(-1, 0, 1, 0, b"")):
+        with pytest.raises(InvalidInput):
+            replay.append(chunk)
+    with pytest.raises(InvalidInput, match="never fits"):
+        replay.append(Chunk(0, 1, 2, 0, b"x" * 10_001))
+    assert replay.stats().rejected == 1
+
+
+def test_the_byte_budget_is_hard_and_a_refused_chunk_leaves_nothing(make: MakeReplay) -> None:
+    replay = make(plan(max_bytes=10))
+    claimed(replay)
+    assert replay.append(Chunk(0, 0, 1, 0, b"123456")) == "accepted"
+    before = replay.stats()
+    assert replay.append(Chunk(1, 0, 1, 0, b"12345")) == "wait"
+    assert (replay.stats().bytes, replay.stats().claims, replay.stats().waits) == (6, before.claims, 1)
+    assert replay.append(Chunk(1, 0, 1, 0, b"1234")) == "accepted"
+
+
+def test_reset_drops_everything_and_starts_at_the_version(make: MakeReplay) -> None:
+    replay = make(plan())
+    claimed(replay)
+    fill(replay, 0, 0)
+    replay.reset(2)
+    stats = replay.stats()
+    assert (stats.version, stats.units, stats.bytes, stats.claims, stats.inserted) == (-1, 0, 0, 0, 0)
+    assert replay.claim("w") is None and replay.meta(-1) is None and not replay.done()
+    assert fill(replay, 1, 0) == ["duplicate"]
+    replay.publish(2, b"two")
+    assert claimed(replay) == [4, 5]
+
+
+def test_a_closed_buffer_is_quiet_for_rollouts_and_loud_for_the_learner(make: MakeReplay) -> None:
+    replay = make(plan())
+    claimed(replay)
+    replay.close()
+    assert replay.claim("w") is None and replay.meta(-1) is None and not replay.renew("w", 0)
+    assert fill(replay, 0, 0) == ["duplicate"]
+    for call in (lambda: replay.publish(1, b""), lambda: replay.take_round(0), lambda: replay.sample(1, 0)):
+        with pytest.raises(Unavailable):
+            call()
+    replay.reset(0)
+    replay.publish(0, b"again")
+    assert claimed(replay) == [0, 1]
+
+
+def test_async_rollouts_stop_when_they_are_far_enough_ahead(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=100))
+    assert claimed(replay) == [0, 1, 2, 3]
+    for unit in range(4):
+        fill(replay, unit, 0)
+    assert claimed(replay) == []
+    assert replay.sample(2, 7) is not None
+    assert claimed(replay) == [4, 5]
+
+
+def test_async_numbers_go_on_after_a_reset(make: MakeReplay) -> None:
+    assert claimed(make(plan("async", rounds=100), 5)) == [10, 11, 12, 13]
+
+
+def test_a_unit_is_used_as_often_as_asked_and_leaves(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=100, samples_per_insert=3, ahead=1))
+    for unit in claimed(replay):
+        fill(replay, unit, 0)
+    for _ in range(3):
+        assert sorted(replay.sample(2, 1) or []) == [[blob(0, 0, 0)], [blob(1, 0, 0)]]
+    assert replay.sample(2, 1) is None
+    assert (replay.stats().units, replay.stats().bytes, replay.stats().sampled) == (0, 0, 6)
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 1.0, 1.5, 2.0, 2.4, 7.0])
+def test_the_limiter_keeps_the_rate_and_never_stops_both_sides(make: MakeReplay, rate: float) -> None:
+    rounds = 60
+    replay = make(plan("async", rounds=rounds, samples_per_insert=rate, ahead=4))
+    for version in range(rounds):
+        for unit in claimed(replay):
+            assert fill(replay, unit, version) == ["accepted"]
+        assert replay.sample(2, version) is not None, f"stuck at {version}"
+        replay.publish(version + 1, b"")
+    stats = replay.stats()
+    assert replay.done() and stats.sampled == 2 * rounds
+    returned = stats.dropped_stale  # each lets at most one more unit in
+    assert 2 * rounds / rate * 0.8 - 8 <= stats.inserted <= 2 * rounds / rate + 8 + returned
+
+
+def test_no_more_is_collected_than_the_rounds_can_use(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=3, ahead=50))
+    assert claimed(replay) == [0, 1, 2, 3, 4, 5]
+
+
+def test_stale_units_are_dropped_and_their_credit_returns(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=100, max_staleness=1))
+    for unit in claimed(replay)[:3]:
+        fill(replay, unit, 0)
+    replay.publish(1, b"")
+    replay.publish(2, b"")
+    assert fill(replay, 3, 0) == ["duplicate"], "too old on arrival"
+    assert replay.sample(2, 0) is None
+    stats = replay.stats()
+    assert (stats.dropped_stale, stats.units, stats.bytes, stats.claims) == (4, 0, 0, 0)
+    assert claimed(replay) == [4, 5, 6, 7]
+
+
+def test_a_newer_version_of_an_unfinished_unit_replaces_the_older(make: MakeReplay, clock: FakeClock) -> None:
+    replay = make(plan("async", rounds=100, ahead=1))
+    claimed(replay)
+    replay.append(Chunk(0, 0, 2, 0, b"old"))
+    replay.publish(1, b"")
+    assert replay.append(Chunk(0, 1, 2, 1, b"new1")) == "accepted"
+    assert replay.append(Chunk(0, 1, 2, 0, b"old1")) == "duplicate"
+    assert replay.append(Chunk(0, 0, 2, 1, b"new0")) == "accepted"
+    fill(replay, 1, 1)
+    assert sorted(replay.sample(2, 0) or []) == [[blob(1, 0, 1)], [b"new0", b"new1"]]
+
+
+def test_a_sample_depends_on_the_seed_and_not_on_the_order_of_arrival(make: MakeReplay) -> None:
+    def sampled(order: list[int], seed: int) -> list[list[bytes]] | None:
+        replay = make(plan("async", rounds=100, ahead=8))
+        claimed(replay)
+        for unit in order:
+            fill(replay, unit, 0)
+        return replay.sample(3, seed)
+
+    forwards = sampled(list(range(16)), 5)
+    assert forwards == sampled(list(reversed(range(16))), 5)
+    assert any(sampled(list(range(16)), seed) != forwards for seed in range(4))
+
+
+def test_the_learner_waits_for_its_minimum(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=100, min_units=4))
+    units = claimed(replay)
+    for unit in units[:3]:
+        fill(replay, unit, 0)
+    assert replay.sample(1, 0) is None
+    fill(replay, units[3], 0)
+    assert replay.sample(1, 0) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"units_per_round": 0}, "/replay/units_per_round"),
+        ({"max_bytes": 0}, "/replay/max_bytes"),
+        ({"lease_s": 0}, "/replay/lease_s"),
+        ({"lease_s": float("nan")}, "/replay/lease_s"),
+        ({"samples_per_insert": 0.0}, "/replay/samples_per_insert"),
+        ({"mode": "both"}, "/replay/mode"),
+        ({"mode": "async", "min_units": 5}, "/replay/min_units"),
+        ({"mode": "async", "samples_per_insert": 0.25}, "/replay/ahead"),
+    ],
+)
+def test_plans_that_would_deadlock_are_refused(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        plan(**options)
+    assert caught.value.field == field and caught.value.rule
+
+
+def test_a_budget_that_holds_no_round_is_refused_with_the_numbers() -> None:
+    plan(max_bytes=100).check_unit_bytes(50)
+    with pytest.raises(InvalidInput, match="2 units of 51 bytes = 102 bytes"):
+        plan(max_bytes=100).check_unit_bytes(51)
+    with pytest.raises(InvalidInput, match="window is 12 units"):
+        plan("async", max_bytes=100, samples_per_insert=2.5).check_unit_bytes(9)
+
+
+def test_a_newer_generation_fences_the_older_one(connections: Connections) -> None:
+    job = new_id("job")
+    old = RedisReplay(connections, job, 1, plan())
+    old.reset(0)
+    old.publish(0, b"old")
+    claimed(old)
+    new = RedisReplay(connections, job, 2, plan())
+    with pytest.raises(Unavailable):
+        new.publish(0, b"before the reset")
+    assert new.claim("w") is None
+    new.reset(0)
+    calls: list[Callable[[], object]] = [
+        lambda: old.reset(0),
+        lambda: old.publish(1, b""),
+        lambda: old.claim("w"),
+        lambda: old.renew("w", 0),
+        lambda: old.meta(-1),
+        lambda: old.append(Chunk(0, 0, 1, 0, b"x")),
+        lambda: old.take_round(0),
+        lambda: old.sample(1, 0),
+        lambda: old.done(),
+        lambda: old.close(),
+    ]
+    for call in calls:
+        with pytest.raises(Fenced):
+            call()
+    new.publish(0, b"new")
+    assert new.meta(-1) == (0, b"new")
+
+
+def test_nothing_of_a_job_stays_after_close(connections: Connections) -> None:
+    replay = RedisReplay(connections, new_id("job"), 1, plan())
+    replay.reset(0)
+    for version in range(2):
+        replay.publish(version, b"meta")
+        claimed(replay)
+        fill(replay, 2 * version, version, 3)
+    assert connections.replay.dbsize() > 5
+    replay.close()
+    fill(replay, 3, 1)
+    assert connections.replay.dbsize() == 0
+
+
+def test_a_full_server_makes_rollouts_wait(connections: Connections) -> None:
+    replay = RedisReplay(connections, new_id("job"), 1, plan(max_bytes=2**30))
+    replay.reset(0)
+    replay.publish(0, b"meta")
+    claimed(replay)
+    connections.replay.config_set("maxmemory", 1)
+    try:
+        assert fill(replay, 0, 0) == ["wait"]
+    finally:
+        connections.replay.config_set("maxmemory", 0)
+    assert fill(replay, 0, 0) == ["accepted"]

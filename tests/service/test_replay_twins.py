@@ -1,0 +1,152 @@
+"""The two replay buffers in lockstep, and both against simple laws."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from service.connection import Connections
+from service.ids import new_id
+from service.replay import RedisReplay
+from tests.support.clock import FakeClock
+from warploom.errors import WarploomError
+from warploom.replay import Chunk, LocalReplay, ReplayPlan
+
+
+class Twins(RuleBasedStateMachine):
+    """Every call goes to both; answers and counters must agree."""
+
+    connections: ClassVar[Connections]
+
+    @initialize(
+        mode=st.sampled_from(["sync", "async"]),
+        size=st.integers(1, 3),
+        ahead=st.integers(1, 3),
+        rate=st.sampled_from([0.5, 1.0, 1.5, 3.0]),
+        staleness=st.integers(0, 2),
+        budget=st.sampled_from([40, 10_000]),
+        version=st.integers(0, 2),
+    )
+    def start(self, mode: Any, size: int, ahead: int, rate: float, staleness: int, budget: int, version: int) -> None:
+        self.clock = FakeClock()
+        self.plan = ReplayPlan(
+            mode=mode,
+            units_per_round=size,
+            rounds=6,
+            max_bytes=budget,
+            samples_per_insert=rate,
+            ahead=max(ahead, 2),
+            max_staleness=staleness,
+            lease_s=10,
+        )
+        self.local = LocalReplay(self.plan, clock=self.clock)
+        self.redis = RedisReplay(self.connections, new_id("job"), 1, self.plan, clock=self.clock)
+        self.version = version
+        self.held: dict[int, int] = {}
+        self.completed: set[int] = set()
+        self.both("reset", version)
+        self.both("publish", version, b"meta")
+
+    def both(self, name: str, *args: Any) -> Any:
+        def outcome(replay: Any) -> Any:
+            try:
+                return getattr(replay, name)(*args)
+            except WarploomError as error:
+                return type(error), error.field
+
+        local, remote = outcome(self.local), outcome(self.redis)
+        assert local == remote, f"{name}{args}"
+        return local
+
+    @rule(worker=st.sampled_from(["a", "b"]))
+    def claim(self, worker: str) -> None:
+        claim = self.both("claim", worker)
+        if claim is not None:
+            assert claim.unit not in self.completed, "a complete unit was given out again"
+            assert claim.version == self.version
+            self.held[claim.unit] = claim.version
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), parts=st.integers(1, 2), size=st.integers(0, 20))
+    def append(self, data: st.DataObject, parts: int, size: int) -> None:
+        unit = data.draw(st.sampled_from(sorted(self.held)))
+        part = data.draw(st.integers(0, parts - 1))
+        version = data.draw(st.integers(max(0, self.held[unit] - 1), self.version + 1))
+        before = self.local.stats()
+        said = self.both("append", Chunk(unit, part, parts, version, bytes([unit % 256]) * size))
+        after = self.local.stats()
+        if said == "accepted" and after.inserted > before.inserted:
+            assert unit not in self.completed
+            self.completed.add(unit)
+        if said == "wait":
+            assert after.units == before.units and after.bytes <= before.bytes
+
+    @rule(worker=st.sampled_from(["a", "b"]), unit=st.integers(0, 20))
+    def renew(self, worker: str, unit: int) -> None:
+        self.both("renew", worker, unit)
+
+    @rule(seconds=st.integers(1, 11))
+    def pass_time(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @rule(step=st.integers(-1, 1))
+    def publish(self, step: int) -> None:
+        said = self.both("publish", self.version + step, b"meta")
+        if said is None:
+            self.version += step
+
+    @rule(n=st.integers(1, 3), seed=st.integers(0, 100))
+    def use(self, n: int, seed: int) -> None:
+        if self.plan.mode == "sync":
+            self.both("take_round", self.version)
+            return
+        taken = self.both("sample", n, seed)
+        if taken is not None:
+            assert len(taken) == n
+
+    @rule(version=st.integers(0, 5))
+    def reset(self, version: int) -> None:
+        self.both("reset", version)
+        self.both("publish", version, b"meta")
+        self.version = version
+        self.held.clear()
+        self.completed.clear()
+
+    @invariant()
+    def agree(self) -> None:
+        if hasattr(self, "local"):
+            stats = self.both("stats")
+            assert stats.bytes <= self.plan.max_bytes
+            assert stats.units + stats.claims <= self.plan.window
+            self.both("meta", self.version - 1)
+            self.both("done")
+
+    def teardown(self) -> None:
+        if hasattr(self, "redis"):
+            self.redis.close()
+            assert self.connections.replay.dbsize() == 0
+
+
+@pytest.mark.timeout(120)
+def test_both_buffers_always_agree(connections: Connections) -> None:
+    class Bound(Twins):
+        pass
+
+    Bound.connections = connections
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Bound,
+        settings=settings(
+            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

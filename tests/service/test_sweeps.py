@@ -1,0 +1,68 @@
+"""Sweeps live like jobs, and have trials."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.connection import Connections
+from service.events import EventLog
+from service.jobs import JobStore
+from service.sweeps import SweepStore
+from tests.support.clock import FakeClock
+from warploom.errors import Conflict, Fenced, NotFound
+from warploom.records import Trial
+from warploom.spec import JobSpec, SweepSpec
+
+
+@pytest.fixture
+def sweeps(connections: Connections, clock: FakeClock) -> SweepStore:
+    return SweepStore(connections, clock=clock)
+
+
+@pytest.fixture
+def sweep_spec(spec: JobSpec) -> SweepSpec:
+    return SweepSpec.model_validate(
+        {"job": spec, "space": {"algorithm.inner_lr": {"type": "loguniform", "low": 0.01, "high": 1.0}}}
+    )
+
+
+def test_a_sweep_from_start_to_end(sweeps: SweepStore, connections: Connections, sweep_spec: SweepSpec) -> None:
+    sweep = sweeps.create(sweep_spec)
+    assert sweep.id.startswith("sweep_") and SweepSpec.model_validate(sweep.spec) == sweep_spec
+    claim = sweeps.claim("me", 10)
+    assert claim and claim.generation == 1
+    for best in (0.5, 0.25):
+        trial = Trial(id="1", state="running", parameters={"algorithm.inner_lr": 0.1}, best=best)
+        sweeps.put_trial(sweep.id, 1, trial)
+    sweeps.put_trial(sweep.id, 1, Trial(id="0", state="succeeded", parameters={}))
+    assert [(trial.id, trial.best) for trial in sweeps.get(sweep.id).trials] == [("0", None), ("1", 0.25)]
+    assert sweeps.heartbeat(sweep.id, 1, 10) is False
+    done = sweeps.finish(sweep.id, 1, "succeeded", model="m", best_trial="1")
+    assert (done.state, done.model, done.best_trial, len(done.trials)) == ("succeeded", "m", "1", 2)
+    assert [event.data["state"] for event in EventLog(connections).list(sweep.id)] == ["queued", "running", "succeeded"]
+    with pytest.raises(Conflict):
+        sweeps.cancel(sweep.id)
+
+
+def test_a_replaced_worker_writes_no_trial(sweeps: SweepStore, clock: FakeClock, sweep_spec: SweepSpec) -> None:
+    sweep = sweeps.create(sweep_spec)
+    sweeps.claim("first", 10)
+    clock.advance(11)
+    sweeps.claim("second", 10)
+    with pytest.raises(Fenced):
+        sweeps.put_trial(sweep.id, 1, Trial(id="0", state="running", parameters={}))
+    assert sweeps.get(sweep.id).trials == []
+    assert sweeps.release(sweep.id, 2).state == "queued"
+    assert sweeps.cancel(sweep.id).state == "cancelled"
+
+
+def test_jobs_and_sweeps_do_not_mix(sweeps: SweepStore, jobs: JobStore, spec: JobSpec, sweep_spec: SweepSpec) -> None:
+    job, sweep = jobs.create(spec), sweeps.create(sweep_spec)
+    assert [found.id for found in jobs.list().data] == [job.id]
+    assert [found.id for found in sweeps.list().data] == [sweep.id]
+    with pytest.raises(NotFound):
+        sweeps.get(job.id)
+    with pytest.raises(NotFound):
+        sweeps.put_trial("sweep_00000000000000000000", 1, Trial(id="0", state="running", parameters={}))
+    claim = jobs.claim("me", 10)
+    assert claim and claim.job.id == job.id and jobs.claim("me", 10) is None

@@ -1,0 +1,48 @@
+"""From a spec to the living objects: family, model, algorithm."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from warploom import registry
+from warploom.algorithms.base import Algorithm
+from warploom.configs import ModelConfig, TaskConfig
+from warploom.errors import UnfitPair
+from warploom.models.base import Model
+from warploom.spec import JobSpec
+from warploom.tasks.base import TaskFamily
+
+
+def build_family(config: TaskConfig) -> TaskFamily[Any]:
+    """The task family that `config` describes.
+
+    Example:
+        >>> from warploom.tasks.configs import SinusoidConfig
+        >>> build_family(SinusoidConfig()).config.outputs
+        1
+    """
+    return cast("TaskFamily[Any]", registry.implementation("task", config)(config))
+
+
+def build_model(config: ModelConfig, task: TaskConfig) -> Model:
+    """The model that `config` describes, with inputs and outputs as the task has them.
+
+    Raises:
+        UnfitPair: the model cannot take such inputs.
+    """
+    reason = config.why_unfit(task.input_shape, task.outputs)
+    if reason:
+        raise UnfitPair(f"model {config.name!r} {reason}", field="/model", rule="takes the task's inputs")
+    return cast("Model", registry.implementation("model", config)(config, task))
+
+
+def build(spec: JobSpec) -> Algorithm[Any]:
+    """The algorithm of a job, bound to its model and its task family.
+
+    Raises:
+        UnfitPair: they do not go together.
+        DataMissing: the family's files are not there.
+    """
+    family = build_family(spec.task)
+    model = build_model(spec.model, spec.task)
+    return cast("Algorithm[Any]", registry.implementation("algorithm", spec.algorithm)(spec.algorithm, model, family))

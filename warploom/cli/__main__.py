@@ -1,0 +1,5 @@
+"""`python -m warploom.cli`."""
+
+from warploom.cli.app import main
+
+main()

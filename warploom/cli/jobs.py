@@ -1,0 +1,131 @@
+"""Jobs: submit, list, watch, cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from warploom.cli.live import RunView
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, percent, shown, state, table
+from warploom.cli.specfile import Overrides, SpecPath, read
+from warploom.records import SUCCEEDED
+
+if TYPE_CHECKING:
+    from warploom.client import Client
+    from warploom.records import Job
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `warploom jobs` lists it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on `app`."""
+    for command in (submit, jobs, watch, cancel):
+        app.command(rich_help_panel="Training")(command)
+
+
+def submit(
+    ctx: typer.Context,
+    spec: SpecPath,
+    overrides: Overrides = None,
+    watching: Annotated[bool, typer.Option("--watch", help="Stay and show the progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send a meta-training job to the service.
+
+    Example: [bold]warploom submit job.json --set training.rounds=20 --watch[/]
+    """
+    document = read(spec, overrides)
+    with client_of(ctx) as client:
+        job = client.submit(document)
+        if as_json:
+            emit_json(job)
+        else:
+            console.print(f"[green]queued[/] [bold]{job.id}[/]; follow it with: warploom watch {job.id}")
+        if watching:
+            _follow(client, job.id, as_json)
+
+
+def jobs(
+    ctx: typer.Context,
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show one job in full.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many to list.")] = 20,
+    only: Annotated[str | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first, or show one.
+
+    Example: [bold]warploom jobs --state running[/]
+    """
+    with client_of(ctx) as client:
+        if id is not None:
+            job = client.job(id)
+            emit_json(job) if as_json else _show(job)
+            return
+        page = client.jobs(limit=limit, state=only)
+    if as_json:
+        emit_json(page)
+        return
+    rows = [
+        (
+            job.id,
+            state(job.state),
+            job.spec.get("algorithm", {}).get("name"),
+            job.spec.get("task", {}).get("name"),
+            f"{job.progress.meta_step}/{job.progress.total}",
+            percent(job.progress.metrics.get("accuracy")),
+            ago(job.created_at),
+        )
+        for job in page.data
+    ]
+    console.print(table(("ID", "STATE", "ALGORITHM", "TASK", "ROUND", "HELD OUT", "CREATED"), rows))
+
+
+def watch(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
+    """Show a job's progress live until it ends: rounds, loss, held-out accuracy, time left.
+
+    The exit code is 0 when the job succeeded. Leaving with Ctrl-C does not stop the job.
+
+    Example: [bold]warploom watch job_3f2a[/]
+    """
+    with client_of(ctx) as client:
+        _follow(client, id, as_json)
+
+
+def cancel(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
+    """Stop a job; its last checkpoint stays.
+
+    Example: [bold]warploom cancel job_3f2a[/]
+    """
+    with client_of(ctx) as client:
+        job = client.cancel(id)
+    emit_json(job) if as_json else console.print(f"{job.id}: {state(job.state)}")
+
+
+def _follow(client: Client, id: str, as_json: bool) -> None:
+    with RunView(console, id, as_json=as_json) as view:
+        for event in client.events(id):
+            view.on_event(event.kind, event.data)
+    job = client.job(id)
+    if not as_json and job.error is not None:
+        console.print(f"[red]{escape(job.error.code)}:[/] {escape(job.error.message)}", highlight=False)
+    if job.state != SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def _show(job: Job) -> None:
+    rows = [
+        ("id", job.id),
+        ("state", state(job.state)),
+        ("phase", job.phase),
+        ("model", job.model),
+        ("created", ago(job.created_at)),
+        ("round", f"{job.progress.meta_step}/{job.progress.total}"),
+        ("tasks done", job.progress.tasks_done),
+        *((name, shown(value)) for name, value in sorted(job.progress.metrics.items())),
+        *((name, job.spec.get(name, {}).get("name")) for name in ("algorithm", "task", "model") if job.spec),
+    ]
+    if job.error is not None:
+        rows.append(("error", f"{job.error.code}: {job.error.message}"))
+    console.print(table(("", ""), rows))

@@ -1,0 +1,15 @@
+"""The Python client: everything that the service's HTTP API offers, typed. Loads no torch.
+
+Example:
+    >>> from warploom.client import Client
+    >>> with Client("http://localhost:8000", api_key="…") as client:      # doctest: +SKIP
+    ...     job = client.submit({"algorithm": "warpgrad", "task": "glyphs", "model": "warp_conv4"})
+    ...     job = client.wait(job.id)
+    ...     adapted = client.adapt(job.model, support_x, support_y, query_x)
+"""
+
+from __future__ import annotations
+
+from warploom.client.client import Client
+
+__all__ = ["Client"]

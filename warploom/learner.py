@@ -1,0 +1,125 @@
+"""The learner side of meta-training: take experience from the buffer, move the meta-parameters, publish.
+
+A round is: sample → minibatches → meta-gradient → outer step, then version + 1. The same code runs in one process
+(`warploom.local`), in a Ray actor, and in each worker of a data-parallel group: there every learner holds the same
+state, works on its share of each minibatch, and `combine` joins the shares.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from warploom.algorithms.base import Algorithm
+from warploom.errors import TrainingFailed
+from warploom.outer import OuterState, outer_step
+from warploom.seeding import derive
+from warploom.types import Experience, Gradient, MetaState, Tensors
+
+Combine = Callable[[Gradient], Tensors]
+DROPPED_IN_A_ROW = 20
+STATS_MOMENTUM = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerState:
+    """All that a learner must remember between rounds; what a checkpoint holds."""
+
+    meta: MetaState
+    outer: OuterState = field(default_factory=OuterState)
+    dropped: int = 0
+
+
+def alone(gradient: Gradient) -> Tensors:
+    """The `combine` of a single learner."""
+    return gradient.values
+
+
+def share(batch: Sequence[Experience], rank: int, world: int) -> list[Experience]:
+    """The part of a minibatch that learner `rank` of `world` works on."""
+    return list(batch[rank::world])
+
+
+def learn_round(
+    algorithm: Algorithm[Any],
+    state: LearnerState,
+    experiences: Sequence[Experience],
+    *,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    combine: Combine = alone,
+) -> tuple[LearnerState, dict[str, float]]:
+    """One round of the outer loop.
+
+    Args:
+        algorithm: says minibatches and meta-gradients.
+        state: before the round.
+        experiences: the sample, in the same order on every learner.
+        seed: the job's; the round's chance comes from it and the version.
+        rank, world: this learner's number among how many.
+        combine: joins the learners' gradients by weighted mean.
+
+    Returns:
+        The state after the round (version + 1) and metrics to show.
+
+    Raises:
+        TrainingFailed: too many non-finite meta-gradients in a row.
+    """
+    started = time.perf_counter()
+    outer = algorithm.outer()
+    round_seed = derive(seed, "round", state.meta.version)
+    updates = dropped_in_a_row = 0
+    for batch in algorithm.minibatches(experiences, seed=round_seed):
+        own = share(batch, rank, world)
+        gradient = algorithm.meta_gradient(state.meta, own, seed=round_seed) if own else Gradient({}, 0.0)
+        values = combine(gradient)
+        if not values:
+            continue
+        if not _finite(values):
+            dropped_in_a_row += 1
+            state = replace(state, dropped=state.dropped + 1)
+            if dropped_in_a_row >= DROPPED_IN_A_ROW:
+                raise TrainingFailed(
+                    f"{DROPPED_IN_A_ROW} meta-gradients in a row were not finite in round {state.meta.version}; "
+                    "a smaller inner_lr, warp_lr or init_lr, or clip_norm, may help"
+                )
+            continue
+        dropped_in_a_row = 0
+        params, optimiser = outer_step(outer, state.outer, state.meta.params, values)
+        state = replace(state, meta=replace(state.meta, params=params), outer=optimiser)
+        updates += 1
+    meta = replace(state.meta, version=state.meta.version + 1, stats=_running(state.meta.stats, experiences))
+    metrics = _metrics(experiences) | {"updates": float(updates), "learn_s": time.perf_counter() - started}
+    return replace(state, meta=meta), metrics
+
+
+def _finite(values: Mapping[str, torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in values.values())
+
+
+def _running(stats: Tensors, experiences: Sequence[Experience]) -> Tensors:
+    """Exponential moving average of the tasks' statistics, one step per round."""
+    seen = [experience.stats for experience in experiences if experience.stats]
+    if not stats or not seen:
+        return stats
+    return {
+        name: value + STATS_MOMENTUM * (torch.stack([s[name].to(value) for s in seen]).mean(0) - value)
+        for name, value in stats.items()
+    }
+
+
+def _metrics(experiences: Sequence[Experience]) -> dict[str, float]:
+    """Means over the tasks; a metric that is not finite in some task is left out of its mean."""
+    names = sorted({name for experience in experiences for name in experience.metrics})
+    found = {}
+    for name in names:
+        values = [e.metrics[name] for e in experiences if name in e.metrics and abs(e.metrics[name]) < float("inf")]
+        if values:
+            found[name] = fmean(values)
+    return found

@@ -1,0 +1,130 @@
+"""What a model is: a stateless net, a role for each parameter, and an initialisation by seed.
+
+Shape suffixes: T tasks, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from warploom.configs import Kind, Role
+from warploom.errors import InvalidInput
+from warploom.models.configs import BatchNormMode
+from warploom.seeding import derive
+from warploom.types import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A net to be called with its parameters from outside.
+
+    Args:
+        module: says the computation; its own parameters are never used as values.
+        factory: makes a fresh module, with torch's global generator as the only source of chance.
+        roles: role of each parameter by name.
+        kind: classification (logits, cross-entropy) or regression (values, squared error).
+        bn_mode: how `BatchNorm` layers treat the examples to predict.
+        convolutional: whether it holds convolutions; on a CPU these run faster task by task than vectorised.
+    """
+
+    module: nn.Module
+    factory: Callable[[], nn.Module]
+    roles: Mapping[str, Role]
+    kind: Kind
+    bn_mode: BatchNormMode = "task"
+    convolutional: bool = False
+
+    def names(self, *roles: Role) -> list[str]:
+        """The parameters of these roles, in the module's order."""
+        return [name for name, role in self.roles.items() if role in roles]
+
+    def initial(self, seed: int) -> Tensors:
+        """Freshly initialised parameters; the global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "model"))
+            module = self.factory()
+        return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+    def norms(self) -> dict[str, BatchNorm]:
+        """The batch normalisation layers by name."""
+        return {name: layer for name, layer in self.module.named_modules() if isinstance(layer, BatchNorm)}
+
+
+def make_model(
+    factory: Callable[[], nn.Module],
+    role_of: Callable[[str], Role],
+    kind: Kind,
+    *,
+    bn_mode: BatchNormMode = "task",
+) -> Model:
+    """A `Model` whose parameters have the roles that `role_of` gives to their names.
+
+    Raises:
+        InvalidInput: the module holds a normalisation layer with hidden state, which would leak between tasks.
+    """
+    module = factory()
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise InvalidInput(
+                f"layer {name!r} keeps running statistics inside the module; use warploom.models.base.BatchNorm",
+                field="/model",
+                rule="no torch BatchNorm layers",
+                value=type(layer).__name__,
+            )
+    return Model(
+        module=module,
+        factory=factory,
+        roles={name: role_of(name) for name, _ in module.named_parameters()},
+        kind=kind,
+        bn_mode=bn_mode,
+        convolutional=any(isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) for layer in module.modules()),
+    )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose statistics are handed to it, never kept by it.
+
+    y = γ (x − μ) / √(σ² + ε) + β over all but the channel dimension. With the buffers `mean` and `var` empty (as
+    built) μ and σ² are those of the batch; with values put in their place, those. So the layer has no mode and no
+    hidden state, and works under `torch.func`.
+
+    Args:
+        channels: size of dimension 1.
+        eps: ε.
+
+    Example:
+        >>> BatchNorm(3)(torch.randn(8, 3)).mean().abs() < 1e-5
+        tensor(True)
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.empty(0), persistent=False)
+        self.register_buffer("var", torch.empty(0), persistent=False)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, C, ...]."""
+        if self.mean.numel() == 0:
+            return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return nn.functional.batch_norm(x, self.mean, self.var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+def activation(name: str) -> nn.Module:
+    """The activation layer of this name, as in the models' configs."""
+    layers: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "leaky_relu": nn.LeakyReLU,
+        "sigmoid": nn.Sigmoid,
+        "tanh": nn.Tanh,
+    }
+    return layers[name]()

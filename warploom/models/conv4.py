@@ -1,0 +1,95 @@
+"""The four-block convolutional net of few-shot learning, plain and with warp layers.
+
+A block is 3x3 convolution (padding 1) → 2x2 max-pooling → batch normalisation → activation, in the order of Leap and
+WarpGrad; after the blocks a linear head. `warp_conv4` puts a warp layer after each block. By default that is one
+plain 3x3 convolution without normalisation, activation or residual.
+
+Source: Flennerhag et al. 2020, section 4 and appendix F. The last image side is usually one pixel, so the head sees
+as many features as there are filters (more for larger images).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from warploom.configs import Role, TaskConfig
+from warploom.models.base import BatchNorm, Model, activation, make_model
+from warploom.models.configs import Conv4Config, WarpConv4Config
+
+
+class ConvWarp(nn.Module):
+    """A warp layer: (normalise →) convolutions with activations between (→ add the input → normalise) (→ activate).
+
+    With the residual, the sum is normalised when `batch_norm` is on: "in and out", as appendix F's strongest rows.
+    """
+
+    def __init__(self, config: WarpConv4Config) -> None:
+        super().__init__()
+        width, kernel = config.filters, config.warp_kernel
+        self.norm_in = BatchNorm(width) if config.warp_batch_norm else nn.Identity()
+        self.body = nn.Sequential()
+        for i in range(config.warp_layers):
+            if i:
+                self.body.append(activation(config.warp_activation or "relu"))
+            self.body.append(nn.Conv2d(width, width, kernel, padding=kernel // 2))
+        self.residual = config.warp_residual
+        both = config.warp_residual and config.warp_batch_norm
+        self.norm_out = BatchNorm(width) if both else nn.Identity()
+        self.act = activation(config.warp_activation) if config.warp_activation else nn.Identity()
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        """Warp [B, C, H, W]; the shape stays."""
+        warped = self.body(self.norm_in(h_BCHW))
+        if self.residual:
+            warped = self.norm_out(warped + h_BCHW)
+        out: Tensor = self.act(warped)
+        return out
+
+
+def build_conv4(config: Conv4Config, task: TaskConfig) -> Model:
+    """The plain net; all but the head has role adapt.
+
+    Example:
+        >>> from warploom.tasks.configs import GlyphsConfig
+        >>> build_conv4(Conv4Config(filters=8), GlyphsConfig()).names("warp")
+        []
+    """
+    return make_model(lambda: _net(config, task), _role, task.kind, bn_mode=config.bn_mode)
+
+
+def build_warp_conv4(config: WarpConv4Config, task: TaskConfig) -> Model:
+    """The net with a `ConvWarp` after each block, and a warped head if the config says so."""
+    warped_head = config.warp_final_head
+
+    def role(name: str) -> Role:
+        return "warp" if warped_head and name.startswith("head.1") else _role(name)
+
+    return make_model(lambda: _net(config, task), role, task.kind, bn_mode=config.bn_mode)
+
+
+def _net(config: Conv4Config, task: TaskConfig) -> nn.Module:
+    net = nn.Sequential()
+    channels, height, width = task.input_shape
+    for i in range(config.layers):
+        net.add_module(f"conv{i}", nn.Conv2d(channels, config.filters, 3, padding=1))
+        net.add_module(f"pool{i}", nn.MaxPool2d(2))
+        net.add_module(f"norm{i}", BatchNorm(config.filters))
+        net.add_module(f"act{i}", activation(config.activation))
+        if isinstance(config, WarpConv4Config):
+            net.add_module(f"warp{i}", ConvWarp(config))
+        channels, height, width = config.filters, height // 2, width // 2
+    net.add_module("flatten", nn.Flatten())
+    net.add_module("head", _head(config, channels * height * width, task.outputs))
+    return net
+
+
+def _head(config: Conv4Config, features: int, outputs: int) -> nn.Module:
+    if isinstance(config, WarpConv4Config) and config.warp_final_head:
+        return nn.Sequential(nn.Linear(features, config.filters), nn.Linear(config.filters, outputs))
+    return nn.Linear(features, outputs)
+
+
+def _role(name: str) -> Role:
+    if name.startswith("warp"):
+        return "warp"
+    return "head" if name.startswith("head") else "adapt"

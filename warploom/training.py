@@ -1,0 +1,203 @@
+"""The learner's loop over a replay buffer, the same in one process, in an actor, and in a data-parallel group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from warploom.algorithms.base import Algorithm
+from warploom.codec import pack_meta, pack_tensors, unpack_experiences, unpack_meta, unpack_tensors
+from warploom.errors import TrainingFailed, WireError
+from warploom.learner import LearnerState, alone, learn_round
+from warploom.outer import OuterState
+from warploom.replay import Replay, ReplayPlan
+from warploom.seeding import derive
+from warploom.spec import JobSpec
+from warploom.types import Experience, Gradient, Tensors
+
+Report = Callable[[str, dict[str, Any]], None]
+Units = list[list[bytes]]
+
+
+class Group(Protocol):
+    """How the learners of one job act together."""
+
+    @property
+    def rank(self) -> int:
+        """This learner's number."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """How many learners there are."""
+        ...
+
+    def combine(self, gradient: Gradient) -> Tensors:
+        """The weighted mean of all learners' gradients."""
+        ...
+
+    def share(self, units: Units | None) -> Units | None:
+        """What learner 0 took from the buffer, on every learner."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A group of one."""
+
+    rank: int = 0
+    world: int = 1
+
+    def combine(self, gradient: Gradient) -> Tensors:
+        """The gradient itself."""
+        return alone(gradient)
+
+    def share(self, units: Units | None) -> Units | None:
+        """The units themselves."""
+        return units
+
+
+def plan_of(spec: JobSpec, *, lease_s: float = 30.0) -> ReplayPlan:
+    """The replay plan of a job.
+
+    Raises:
+        InvalidInput: settings in which rollouts and learner would wait for each other for ever.
+    """
+    return ReplayPlan(
+        mode=spec.training.mode,
+        units_per_round=spec.training.units_per_round,
+        rounds=spec.training.rounds,
+        max_bytes=spec.replay.max_bytes,
+        samples_per_insert=spec.replay.samples_per_insert,
+        min_units=-(-spec.replay.min_trajectories // spec.training.unit),
+        ahead=spec.replay.ahead,
+        max_staleness=spec.replay.max_staleness,
+        lease_s=lease_s,
+    )
+
+
+def pack_state(state: LearnerState) -> dict[str, bytes]:
+    """A learner's state as the files of a checkpoint."""
+    outer = {f"m/{name}": value for name, value in state.outer.first.items()}
+    outer |= {f"v/{name}": value for name, value in state.outer.second.items()}
+    header = {"count": state.outer.count, "dropped": state.dropped}
+    return {"meta.safetensors": pack_meta(state.meta), "outer.safetensors": pack_tensors("outer", outer, header)}
+
+
+def unpack_state(files: Mapping[str, bytes]) -> LearnerState:
+    """The learner's state in the files of a checkpoint."""
+    tensors, header = unpack_tensors("outer", files["outer.safetensors"])
+    first = {name[2:]: value for name, value in tensors.items() if name.startswith("m/")}
+    second = {name[2:]: value for name, value in tensors.items() if name.startswith("v/")}
+    count = {name: int(n) for name, n in header["count"].items()}
+    return LearnerState(unpack_meta(files["meta.safetensors"]), OuterState(first, second, count), header["dropped"])
+
+
+class LearnerLoop:
+    """One learner's life, a round at a time; the caller decides how to wait between steps.
+
+    Args:
+        algorithm, spec: the job.
+        replay: the buffer; only learner 0 of a group talks to it.
+        state: where to go on from.
+        report: called with the kind and the data of each event.
+        checkpoint: called with the state every `checkpoint_every` rounds and at the end.
+        group: the learners that work together.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm[Any],
+        spec: JobSpec,
+        replay: Replay,
+        state: LearnerState,
+        *,
+        report: Report,
+        checkpoint: Callable[[LearnerState], None],
+        group: Group | None = None,
+    ) -> None:
+        self._algorithm, self._spec, self._replay = algorithm, spec, replay
+        self._report, self._checkpoint = report, checkpoint
+        self._group = group or Alone()
+        self._since = time.perf_counter()
+        self.state = state
+
+    @property
+    def done(self) -> bool:
+        """Whether all rounds are done."""
+        return self.state.meta.version >= self._spec.training.rounds
+
+    def start(self) -> None:
+        """Empty the buffer and open it at the state's version."""
+        if self._group.rank == 0:
+            self._replay.reset(self.state.meta.version)
+            self._replay.publish(self.state.meta.version, pack_meta(self.state.meta))
+
+    def step(self) -> bool:
+        """One round; False when the buffer does not hold enough for it yet.
+
+        Raises:
+            TrainingFailed: non-finite gradients, or experience that cannot be read.
+            Fenced: this learner was replaced.
+        """
+        units = self._group.share(self._take() if self._group.rank == 0 else None)
+        if units is None:
+            return False
+        experiences = self._read(units)
+        before = self.state
+        self.state, metrics = learn_round(
+            self._algorithm,
+            before,
+            experiences,
+            seed=self._spec.training.seed,
+            rank=self._group.rank,
+            world=self._group.world,
+            combine=self._group.combine,
+        )
+        if self._group.rank == 0:
+            self._publish(before, experiences, metrics)
+        return True
+
+    def _take(self) -> Units | None:
+        version = self.state.meta.version
+        if self._spec.training.mode == "sync":
+            return self._replay.take_round(version)
+        seed = derive(self._spec.training.seed, "sample", version)
+        return self._replay.sample(self._spec.training.units_per_round, seed)
+
+    def _read(self, units: Units) -> list[Experience]:
+        """The experiences of all units; in async mode a corrupt one is left out and told."""
+        experiences: list[Experience] = []
+        for unit in units:
+            try:
+                experiences += unpack_experiences(unit)
+            except WireError as error:
+                if self._spec.training.mode == "sync":
+                    raise TrainingFailed(f"a unit of the round cannot be read: {error.message}") from None
+                self._report("warning", {"message": f"a unit was dropped: {error.message}"})
+        return experiences
+
+    def _publish(self, before: LearnerState, experiences: list[Experience], metrics: dict[str, float]) -> None:
+        training, meta = self._spec.training, self.state.meta
+        if meta.version % training.checkpoint_every == 0 or self.done:
+            self._checkpoint(self.state)
+        self._replay.publish(meta.version, pack_meta(meta))
+        if self.state.dropped > before.dropped:
+            lost = self.state.dropped - before.dropped
+            self._report("warning", {"message": f"{lost} non-finite meta-gradients dropped in round {meta.version}"})
+        now = time.perf_counter()
+        lag = [before.meta.version - experience.version for experience in experiences]
+        self._report(
+            "round",
+            {
+                "meta_step": meta.version,
+                "total": training.rounds,
+                "tasks_done": meta.version * training.meta_batch,
+                "seconds": now - self._since,
+                "staleness": sum(lag) / len(lag) if lag else 0.0,
+                **metrics,
+            },
+        )
+        self._since = now

@@ -1,0 +1,1 @@
+"""What lives inside Ray: supervisor, rollouts, learners, evaluator, adapters, sweeps."""

@@ -1,0 +1,48 @@
+"""`python -m workers`: the supervisor, with a Ray of its own or joined to a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import structlog
+
+from service.connection import connect
+from service.observability import configure_logging
+from service.settings import Settings
+from warploom.errors import WarploomError
+from workers import placement
+from workers.supervisor import Supervisor
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; running jobs then go back into the queue.
+
+    `RAY_ADDRESS` (`auto`, or `host:port`) joins a cluster; without it Ray is started here and ends with this process.
+    """
+    settings = Settings()
+    configure_logging(settings)
+    log = structlog.get_logger()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        connections = connect(settings)
+        placement.start_ray(os.environ.get("RAY_ADDRESS"), cpus=settings.ray_slots)
+    except WarploomError as error:
+        log.error("cannot start", reason=error.message)
+        return 1
+    log.info("supervisor ready")
+    try:
+        Supervisor(connections, settings, stopping).run()
+    finally:
+        placement.stop_ray()
+        connections.close()
+    log.info("supervisor ended")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""The meta-learner: alone in an actor, or as a data-parallel worker group of Ray Train."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from warploom.algorithms.base import Algorithm
+from warploom.build import build
+from warploom.learner import LearnerState
+from warploom.records import Progress
+from warploom.replay import Replay
+from warploom.training import Alone, Group, LearnerLoop, Units, pack_state, unpack_state
+from warploom.types import Gradient, Tensors
+from workers.context import Assignment, JobContext
+
+IDLE_S = 0.005
+PROGRESS_S = 1.0
+PATIENT_S = 5.0
+SHOWN = ("support_loss", "support_loss_first", "updates", "learn_s", "seconds", "staleness")
+
+
+class LearnerWorker:
+    """The learner of a job that has one."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+
+    def run(self) -> int:
+        """All rounds from the last checkpoint on.
+
+        Returns:
+            The version reached.
+        """
+        return learn(JobContext(self._assignment), Alone())
+
+
+class LearnerGroup:
+    """Starts the Ray Train worker group of a job with several learners, and waits for it."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+
+    def run(self) -> int:
+        """All rounds from the last checkpoint on.
+
+        Returns:
+            The version reached.
+        """
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+        from ray.train import RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        context = JobContext(self._assignment)
+        resources, training = context.spec.resources, context.spec.training
+        gpu = resources.learner_gpus > 0
+        trainer = TorchTrainer(
+            _train_loop,
+            train_loop_config={"assignment": self._assignment},
+            scaling_config=ScalingConfig(
+                num_workers=training.learners,
+                use_gpu=gpu,
+                resources_per_worker={"CPU": 1, **({"GPU": resources.learner_gpus} if gpu else {})},
+            ),
+            run_config=RunConfig(
+                name=f"{self._assignment.job_id}-{self._assignment.generation}",
+                storage_path=str(context.settings.home.expanduser().resolve() / "train"),
+            ),
+        )
+        trainer.fit()
+        return training.rounds
+
+
+def _train_loop(config: dict[str, Any]) -> None:
+    learn(JobContext(config["assignment"]), TorchGroup())
+
+
+def learn(context: JobContext, group: Group) -> int:
+    """One learner's whole life: restore, open the buffer, all rounds."""
+    spec, leader = context.spec, group.rank == 0
+    threads = spec.resources.learner_threads or max(1, (os.cpu_count() or 1) // group.world)
+    torch.set_num_threads(threads)
+    algorithm = build(spec)
+    state = restore(context, algorithm)
+    device = "cuda" if spec.resources.learner_gpus > 0 and torch.cuda.is_available() else "cpu"
+    state = LearnerState(state.meta.to(device), state.outer, state.dropped)
+    replay: Replay = context.replay if group.world == 1 else Patient(context.replay)
+    progress = _Progress(context)
+    loop = LearnerLoop(algorithm, spec, replay, state, report=progress.report, checkpoint=_saver(context), group=group)
+    if leader:
+        _check_budget(context, algorithm, state)
+    loop.start()
+    while not loop.done:
+        if not loop.step() and group.world == 1:
+            time.sleep(IDLE_S)
+    if leader:
+        progress.tell()
+    return loop.state.meta.version
+
+
+def restore(context: JobContext, algorithm: Algorithm[Any]) -> LearnerState:
+    """The state of the last whole checkpoint, or a fresh one."""
+    checkpoint = context.checkpoints.latest()
+    if checkpoint is not None:
+        return unpack_state(checkpoint.blobs)
+    return LearnerState(algorithm.init(context.spec.training.seed))
+
+
+def _saver(context: JobContext) -> Callable[[LearnerState], None]:
+    def save(state: LearnerState) -> None:
+        version = state.meta.version
+        context.checkpoints.save(version, pack_state(state), {"spec": context.spec.to_json()})
+        context.report("checkpoint", {"meta_step": version})
+
+    return save
+
+
+def _check_budget(context: JobContext, algorithm: Algorithm[Any], state: LearnerState) -> None:
+    """Refuse at the start a job whose rounds cannot fit into its buffer; the size is that of a first unit's points."""
+    if state.meta.version >= context.spec.training.rounds:
+        return
+    config, meta = algorithm.config, state.meta
+    if not hasattr(config, "record_every"):
+        return
+    per_point = sum(meta.params[name].numel() for name in algorithm.adaptable) * 4
+    points = -(-config.inner_steps // config.record_every)
+    context.plan.check_unit_bytes((points + 1) * per_point * context.spec.training.unit)
+
+
+class _Progress:
+    """Passes events on, and the newest numbers to the job's record at most once a second."""
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._told = 0.0
+        self._rates: list[float] = []
+        self._latest: Progress | None = None
+
+    def report(self, kind: str, data: dict[str, Any]) -> None:
+        self._context.report(kind, data)
+        if kind != "round":
+            return
+        self._rates = [*self._rates[-19:], float(data["seconds"])]
+        left = (data["total"] - data["meta_step"]) * sum(self._rates) / len(self._rates)
+        self._latest = Progress(
+            meta_step=data["meta_step"],
+            total=data["total"],
+            tasks_done=data["tasks_done"],
+            seconds_remaining=left,
+            metrics={name: float(data[name]) for name in SHOWN if data.get(name) is not None},
+        )
+        if time.monotonic() - self._told > PROGRESS_S:
+            self.tell()
+
+    def tell(self) -> None:
+        self._told = time.monotonic()
+        if self._latest is None:
+            return
+        owner, settings = self._context.assignment, self._context.settings
+        self._context.jobs.heartbeat(owner.job_id, owner.generation, settings.lease_s, progress=self._latest)
+
+
+class TorchGroup:
+    """Learners joined by torch.distributed, as Ray Train sets it up."""
+
+    def __init__(self) -> None:
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+
+    def combine(self, gradient: Gradient) -> Tensors:
+        """The weighted mean: Σ w_i g_i / Σ w_i.
+
+        A learner without a share contributes nothing, and learns the names and shapes from the others.
+        """
+        layouts: list[Any] = [None] * self.world
+        own = {name: tuple(value.shape) for name, value in gradient.values.items()}
+        dist.all_gather_object(layouts, (own, gradient.weight))
+        layout: dict[str, tuple[int, ...]] = next((names for names, _ in layouts if names), {})
+        total = sum(weight for names, weight in layouts if names)
+        if not layout or total == 0:
+            return {}
+        flat = _flatten(gradient, layout)
+        dist.all_reduce(flat)
+        return _unflatten(flat / total, layout)
+
+    def share(self, units: Units | None) -> Units | None:
+        """What learner 0 took, sent to all."""
+        box: list[Any] = [units]
+        dist.broadcast_object_list(box, src=0)
+        shared: Units | None = box[0]
+        return shared
+
+
+def _flatten(gradient: Gradient, layout: dict[str, tuple[int, ...]]) -> Tensor:
+    parts = []
+    for name, shape in layout.items():
+        value = gradient.values.get(name)
+        parts.append(torch.zeros(shape).flatten() if value is None else value.flatten() * gradient.weight)
+    return torch.cat(parts)
+
+
+def _unflatten(flat: Tensor, layout: dict[str, tuple[int, ...]]) -> Tensors:
+    values, start = {}, 0
+    for name, shape in layout.items():
+        size = int(torch.Size(shape).numel())
+        values[name] = flat[start : start + size].view(shape)
+        start += size
+    return values
+
+
+class Patient:
+    """A buffer whose reads wait up to five seconds, so that a group does not talk for each empty look."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._replay, name)
+
+    def take_round(self, version: int) -> Units | None:
+        """See `Replay.take_round`."""
+        return self._wait(lambda: self._replay.take_round(version))
+
+    def sample(self, n: int, seed: int) -> Units | None:
+        """See `Replay.sample`."""
+        return self._wait(lambda: self._replay.sample(n, seed))
+
+    def _wait(self, read: Callable[[], Units | None]) -> Units | None:
+        deadline = time.monotonic() + PATIENT_S
+        while True:
+            units = read()
+            if units is not None or time.monotonic() > deadline:
+                return units
+            time.sleep(IDLE_S)

@@ -1,0 +1,81 @@
+"""The edge to Ray: starting it, starting actors, watching and ending them. The only file that says `ray.remote`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from warploom.errors import WarploomError
+
+STORE_BYTES = 128 * 2**20  # data goes through Redis; Ray's own store carries results of a few bytes
+LEAST_SLOTS = 16
+
+
+def start_ray(address: str | None, *, cpus: int | None = None) -> None:
+    """Join the cluster at `address`, or start one on this machine that ends with this process.
+
+    Args:
+        address: `auto` or `host:port`; None for a cluster of one's own.
+        cpus: slots of an own cluster. CPUs are slots and not cores there: at least 16, so that a job with more
+            actors than cores runs slowly instead of not at all.
+    """
+    quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+    if address is not None:
+        ray.init(address=address, **quiet)
+        return
+    slots = cpus or max(LEAST_SLOTS, os.cpu_count() or 1)
+    ray.init(num_cpus=slots, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+
+
+def stop_ray() -> None:
+    """Leave the cluster, or end an own one."""
+    ray.shutdown()
+
+
+def start_actor(kind: type, *args: Any, cpus: float, gpus: float = 0.0, **options: Any) -> Any:
+    """A new actor of class `kind`; it is not restarted by Ray, because its owner decides what a death means."""
+    return ray.remote(kind).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **options).remote(*args)
+
+
+def call(actor: Any, method: str, *args: Any) -> Any:
+    """Start `actor.method(*args)`; the future to give to `finished`."""
+    return getattr(actor, method).remote(*args)
+
+
+def finished(futures: Sequence[Any], timeout_s: float) -> list[Any]:
+    """The futures that have a result or an error, after at most `timeout_s`."""
+    if not futures:
+        return []
+    done, _ = ray.wait(list(futures), num_returns=len(futures), timeout=timeout_s)
+    return list(done) or list(ray.wait(list(futures), num_returns=1, timeout=0)[0])
+
+
+def result(future: Any) -> Any:
+    """The result of a finished future.
+
+    Raises:
+        ActorLost: its process died.
+        WarploomError: raised by the method.
+    """
+    try:
+        return ray.get(future)
+    except RayActorError as error:
+        raise ActorLost(str(error).splitlines()[0]) from None
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, WarploomError):
+            raise cause from None
+        raise WarploomError(f"{type(cause).__name__}: {cause}") from error
+
+
+def kill(actor: Any) -> None:
+    """End an actor at once; a dead one is no error."""
+    ray.kill(actor, no_restart=True)
+
+
+class ActorLost(Exception):
+    """An actor's process died."""

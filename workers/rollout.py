@@ -1,0 +1,77 @@
+"""A rollout actor: adapts to units of tasks until the job is done."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import torch
+
+from warploom.build import build
+from warploom.errors import Fenced, Unavailable
+from warploom.rollout import RolloutLoop
+from workers.context import UNIT_LEASE_S, Assignment, JobContext
+
+IDLE_S = 0.01
+PATIENCE_S = 60.0
+
+
+class RolloutWorker:
+    """One rollout actor of one job.
+
+    Args:
+        assignment: the job.
+        worker: its name among the job's rollouts.
+    """
+
+    def __init__(self, assignment: Assignment, worker: str) -> None:
+        self._assignment, self._worker = assignment, worker
+
+    def run(self) -> int:
+        """Work until the last round is published, or until a newer generation takes over.
+
+        Returns:
+            Units done.
+        """
+        context = JobContext(self._assignment)
+        resources = context.spec.resources
+        torch.set_num_threads(resources.rollout_threads)
+        device = "cuda" if resources.rollout_gpus > 0 and torch.cuda.is_available() else "cpu"
+        loop = RolloutLoop(build(context.spec), context.spec, context.replay, self._worker, device)
+        stop = threading.Event()
+        threading.Thread(target=self._keep_claim, args=(context, loop, stop), daemon=True).start()
+        try:
+            _until_done(context, loop)
+        except Fenced:
+            pass  # replaced: the newer generation has rollouts of its own
+        finally:
+            stop.set()
+        return loop.units_done
+
+    def _keep_claim(self, context: JobContext, loop: RolloutLoop, stop: threading.Event) -> None:
+        """Renew the claim on the unit in work, so that a long adaptation is not given to another."""
+        while not stop.wait(UNIT_LEASE_S / 3):
+            unit = loop.unit
+            if unit is None:
+                continue
+            try:
+                context.replay.renew(self._worker, unit)
+            except (Fenced, Unavailable):
+                continue  # the loop itself will see it
+
+
+def _until_done(context: JobContext, loop: RolloutLoop) -> None:
+    silent_since: float | None = None
+    while True:
+        try:
+            worked = loop.step()
+            silent_since = None
+            if not worked:
+                if context.replay.done():
+                    return
+                time.sleep(IDLE_S)
+        except Unavailable:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > PATIENCE_S:
+                raise
+            time.sleep(1.0)
