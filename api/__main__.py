@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 
@@ -57,6 +58,9 @@ def main() -> int:
         ws="none",
     )
     server = Server(config, app)
+    # Uvicorn sends itself the signal again once it has stopped; an orderly end is exit code 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
     finally:

@@ -63,9 +63,10 @@ class Live:
             after: id of the last event known.
             ended: asks whether the job is over; only then may a silent stream end.
         """
-        cursor, over, sign = after or "0-0", False, time.monotonic()
+        cursor, over, sign = after or "0-0", await ended(), time.monotonic()
         while not self._closing:
-            entries = await self._read(0, stream_key(owner), cursor, SLICE_S)
+            # Once the job is over its history is complete: no need to wait for more.
+            entries = await self._read(0, stream_key(owner), cursor, 0 if over else SLICE_S)
             for entry_id, fields in entries:
                 event = parse_entry(entry_id, fields)
                 cursor = event.id

@@ -101,10 +101,14 @@ class AdaptationQueue:
             idle_ms: milliseconds after which an unanswered request of another consumer is taken over.
         """
         self._need_group()
-        entries = self._abandoned(consumer, count, idle_ms)
-        if len(entries) < count:
-            # A group made by `_need_group` can be gone again only if the server restarted in between.
-            entries += self._fresh(consumer, count - len(entries), 0 if entries else block_ms)
+        try:
+            entries = self._abandoned(consumer, count, idle_ms)
+            if len(entries) < count:
+                entries += self._fresh(consumer, count - len(entries), 0 if entries else block_ms)
+        except ResponseError as error:
+            if "NOGROUP" in str(error):  # the server restarted since `_need_group` and forgot everything
+                return []
+            raise
         requests = (self._request(entry, fields) for entry, fields in entries)
         return [request for request in requests if request is not None]
 

@@ -118,7 +118,7 @@ class JobStore:
             Fenced: the generation is not current.
             Conflict: the job is not running.
         """
-        return as_job(self._ledger.move("release", job_id, generation))
+        return as_job(self._ledger.move("release", job_id, generation, stored={"phase": ""}))
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the end: queued becomes cancelled, running becomes cancelling; a repeat changes nothing.
@@ -141,7 +141,7 @@ def as_job(fields: Fields) -> Job:
     return Job.model_validate(
         {
             **common(fields),
-            "phase": fields.get("phase"),
+            "phase": fields.get("phase") or None,
             "progress": progress,
             "transitions": transitions(fields),
         }

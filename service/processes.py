@@ -72,10 +72,14 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group."""
+        """SIGKILL to the whole group, and wait for the leader's end."""
+        self.hurry()
+        self._process.wait()
+
+    def hurry(self) -> None:
+        """SIGKILL to the whole group; does not wait, so that a signal handler may call it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it ended within `timeout_s` seconds."""
@@ -86,14 +90,18 @@ class Child:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port of `host` that nobody listens on right now."""
-    with socket.create_server((host, 0)) as server:
+    with socket.create_server((host, 0), family=_family(host)) as server:
         return int(server.getsockname()[1])
 
 
 def is_free(host: str, port: int) -> bool:
     """Whether `port` of `host` can be listened on."""
     try:
-        with socket.create_server((host, port)):
+        with socket.create_server((host, port), family=_family(host)):
             return True
     except OSError:
         return False
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

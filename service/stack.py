@@ -124,6 +124,10 @@ class Keeper:
         """End the child and its group."""
         self._child.stop(grace_s)
 
+    def hurry(self) -> None:
+        """End the child without grace, so that a `stop` that is waiting for it returns."""
+        self._child.hurry()
+
 
 def up(options: StackOptions) -> None:
     """Run the stack until SIGINT or SIGTERM; a second signal ends it without grace.
@@ -135,7 +139,8 @@ def up(options: StackOptions) -> None:
     home = options.home.expanduser().resolve()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     stop = threading.Event()
-    with _lock(home), _signals(stop):
+    keepers: list[Keeper] = []
+    with _lock(home), _signals(stop, keepers):
         if options.port and not is_free(options.host, options.port):
             raise SetupError(
                 f"port {options.port} of {options.host} is taken: stop what listens there, or choose another (0 finds "
@@ -146,19 +151,25 @@ def up(options: StackOptions) -> None:
         port = options.port or free_port(options.host)
         with EmbeddedRedis(home / "redis") as servers:
             log.info("redis started", servers=describe(servers))
-            _Stack(options, home, port, servers, stop).run()
+            _Stack(options, home, port, servers, stop, keepers).run()
 
 
 class _Stack:
     def __init__(
-        self, options: StackOptions, home: Path, port: int, servers: EmbeddedRedis, stop: threading.Event
+        self,
+        options: StackOptions,
+        home: Path,
+        port: int,
+        servers: EmbeddedRedis,
+        stop: threading.Event,
+        keepers: list[Keeper],
     ) -> None:
         self._options, self._home, self._servers, self._stop = options, home, servers, stop
         host = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host  # noqa: S104
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._env = self._environment(port)
         self._key = ""
-        self._keepers: list[Keeper] = []
+        self._keepers = keepers
 
     def _environment(self, port: int) -> dict[str, str]:
         options = self._options
@@ -268,11 +279,11 @@ def _lock(home: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    def ask(number: int, _frame: object) -> None:
-        if stop.is_set():  # asked twice: no grace; the kernel ends the children with us
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGKILL)
+def _signals(stop: threading.Event, keepers: list[Keeper]) -> Iterator[None]:
+    def ask(_number: int, _frame: object) -> None:
+        if stop.is_set():  # asked twice: no grace
+            for keeper in keepers:
+                keeper.hurry()
         stop.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

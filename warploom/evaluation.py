@@ -35,8 +35,9 @@ def evaluate(
     """Query loss and accuracy after adaptation: mean over tasks with the half-width of its 95 % interval.
 
     Returns:
-        `loss`, `loss_ci95`, `loss_before` (without adapting), `tasks`, and for classification `accuracy`,
-        `accuracy_ci95` in [0, 1].
+        `loss`, `loss_ci95`, `support_loss_before` (without adapting), `tasks`, `diverged` (tasks whose loss is not
+        finite; they are left out of the means of losses), and for classification `accuracy`, `accuracy_ci95` in
+        [0, 1]. Without any finite loss there is no `loss`.
     """
     losses: list[float] = []
     accuracies: list[float] = []
@@ -51,8 +52,10 @@ def evaluate(
         own_losses, own_accuracies = _score(algorithm, meta, tasks, adapted)
         losses += own_losses
         accuracies += own_accuracies
-    found = {"tasks": float(len(losses)), "support_loss_before": fmean(before)} | _interval("loss", losses)
-    return found | (_interval("accuracy", accuracies) if accuracies else {})
+    found = {"tasks": float(len(losses)), "diverged": float(sum(not math.isfinite(value) for value in losses))}
+    for name, values in (("loss", losses), ("accuracy", accuracies), ("support_loss_before", before)):
+        found |= _interval(name, [value for value in values if math.isfinite(value)])
+    return found
 
 
 def _score(algorithm: Algorithm[Any], meta: MetaState, tasks: Tasks, adapted: Any) -> tuple[list[float], list[float]]:
@@ -66,6 +69,8 @@ def _score(algorithm: Algorithm[Any], meta: MetaState, tasks: Tasks, adapted: An
 
 
 def _interval(name: str, values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
     half = student_t_975(len(values) - 1) * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return {name: fmean(values), f"{name}_ci95": half}
 
@@ -73,14 +78,15 @@ def _interval(name: str, values: Sequence[float]) -> dict[str, float]:
 def student_t_975(degrees: int) -> float:
     """The 97.5 % quantile of Student's t, by the Cornish-Fisher expansion about the normal one.
 
-    Within 0.5 % from 4 degrees of freedom on, and exact values below that.
+    Within 0.5 % from 4 degrees of freedom on, and tabulated below that.
 
     Example:
         >>> round(student_t_975(9), 2)
         2.26
     """
-    exact = {1: 12.706, 2: 4.303, 3: 3.182}
-    if degrees in exact:
-        return exact[degrees]
+    table = {1: 12.706, 2: 4.303, 3: 3.182}
+    if degrees in table:
+        return table[degrees]
     z, n = 1.959964, float(degrees)
-    return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2) + third

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,11 @@ from safetensors.numpy import load, save
 from warploom.errors import WireError
 
 LAYOUT = 1
+# All that the zip and npy readers raise on damaged or hostile files.
+_UNREADABLE = (
+    ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, NotImplementedError, struct.error, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
 Array = NDArray[Any]
 
 
@@ -85,5 +92,5 @@ def read_npz(blob: bytes, *, max_bytes: int) -> dict[str, Array]:
             raise WireError(f"unpacks to {unpacked} bytes", rule=f"at most {max_bytes} bytes", value=unpacked)
         with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except _UNREADABLE as error:
         raise WireError(f"not a readable npz file: {error}") from None

@@ -62,7 +62,15 @@ class Evaluator:
             Origin(once=self._assignment.job_id, job=self._assignment.job_id),
         )
         context.report("model", {"name": model.name, "version": model.version})
+        self._show(context, metrics)
         return model.name
+
+    def _show(self, context: JobContext, metrics: dict[str, float]) -> None:
+        """Put the last measurement beside the learner's numbers; the learner has ended, so nobody else writes them."""
+        owner = self._assignment
+        progress = context.jobs.get(owner.job_id).progress
+        progress = progress.model_copy(update={"metrics": progress.metrics | metrics, "seconds_remaining": 0.0})
+        context.jobs.heartbeat(owner.job_id, owner.generation, context.settings.lease_s, progress=progress)
 
     def _watch(self, context: JobContext, algorithm: Algorithm[Any]) -> tuple[dict[str, float], MetaState]:
         spec = context.spec

@@ -29,6 +29,7 @@ from workers.evaluator import Origin, register
 log = structlog.get_logger()
 WATCH_S = 0.5
 BEST = "best.safetensors"
+HOPELESS = 1e30  # stands for a loss that is not finite, which schedulers and searchers cannot compare
 ROW = ("meta_step", "loss", "loss_ci95", "accuracy", "accuracy_ci95")
 
 
@@ -109,8 +110,8 @@ class Sweeper:
         connections = connect(self._settings)
         home = self._settings.home.expanduser().resolve() / "sweeps" / self._id / str(self._generation)
         home.mkdir(parents=True, exist_ok=True)
-        book = TrialBook(self._spec, self._put(connections))
-        _tune(self._spec, home, book)
+        book = _BOOKS[self._id] = TrialBook(self._spec, self._put(connections))
+        _tune(self._id, self._spec, home)
         best = book.best()
         if best is None:
             raise TrainingFailed("no trial of the sweep gave a result; see the trials' errors")
@@ -184,7 +185,7 @@ class TrialBook:
         self._put(trial)
 
 
-def _tune(spec: SweepSpec, home: Path, book: TrialBook) -> None:
+def _tune(sweep_id: str, spec: SweepSpec, home: Path) -> None:
     from ray import tune
 
     resources = {"cpu": spec.job.resources.rollout_cpus, "gpu": spec.job.resources.rollout_gpus}
@@ -201,7 +202,7 @@ def _tune(spec: SweepSpec, home: Path, book: TrialBook) -> None:
             search_alg=_search(spec),
             scheduler=_scheduler(spec),
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(home), verbose=0, callbacks=[_watcher(book)]),
+        run_config=tune.RunConfig(name="tune", storage_path=str(home), verbose=0, callbacks=[_watcher(sweep_id)]),
     )
     tuner.fit()
 
@@ -221,6 +222,8 @@ def _trial(config: dict[str, Any], sweep: dict[str, Any], home: str) -> None:
     seen: list[float] = []
 
     def measured(meta: MetaState, row: dict[str, float]) -> None:
+        worst = HOPELESS if spec.mode == "min" else -HOPELESS
+        row = {**row, spec.metric: row.get(spec.metric, worst)}
         value = row[spec.metric] if spec.mode == "min" else -row[spec.metric]
         if not seen or value < min(seen):
             (kept / "writing").write_bytes(pack_model(job, meta))
@@ -260,29 +263,33 @@ def _scheduler(spec: SweepSpec) -> Any:
     if spec.scheduler == "none":
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     evaluations = spec.job.training.rounds // spec.job.evaluation.every + 2
-    grace = min(spec.grace_evaluations, evaluations)
+    grace = min(spec.grace_evaluations + 1, evaluations)  # the evaluation before any training decides nothing
     return ASHAScheduler(max_t=evaluations, grace_period=grace, reduction_factor=3)
 
 
-def _watcher(book: TrialBook) -> Any:
-    """Tune's callbacks, told to the book."""
+# Tune copies its callbacks deeply, and connections cannot be copied: a callback knows its book by name alone.
+_BOOKS: dict[str, TrialBook] = {}
+
+
+def _watcher(sweep_id: str) -> Any:
+    """Tune's callbacks, told to the sweep's book."""
     from ray.tune import Callback
 
     class Watcher(Callback):
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            book.started(trial.trial_id, dict(trial.config))
+            _BOOKS[sweep_id].started(trial.trial_id, dict(trial.config))
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            book.measured(trial.trial_id, {name: float(result[name]) for name in ROW if name in result})
+            _BOOKS[sweep_id].measured(trial.trial_id, {name: float(result[name]) for name in ROW if name in result})
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            whole = trial.last_result.get("meta_step", 0) >= book.rounds(trial.config)
-            book.ended(trial.trial_id, "succeeded" if whole else "stopped")
+            whole = trial.last_result.get("meta_step", 0) >= _BOOKS[sweep_id].rounds(trial.config)
+            _BOOKS[sweep_id].ended(trial.trial_id, "succeeded" if whole else "stopped")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            book.ended(trial.trial_id, "failed", _reason(trial))
+            _BOOKS[sweep_id].ended(trial.trial_id, "failed", _reason(trial))
 
     return Watcher()
 

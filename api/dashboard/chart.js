@@ -13,7 +13,7 @@ function shape(name, attributes, text) {
 
 function ticks(low, high, wanted) {
   const raw = (high - low) / wanted;
-  const unit = 10 ** Math.limits(Math.log10(raw));
+  const unit = 10 ** Math.floor(Math.log10(raw));
   const step = unit * ([1, 2, 5, 10].find((n) => n * unit >= raw) || 10);
   const found = [];
   for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-6; at += step) found.push(at);

@@ -203,8 +203,8 @@ def test_errors_are_one_line_without_a_trace(fake: FakeClient) -> None:
     assert text.strip() == "error: there is no job 'nobody' (field /id)"
     assert "Usage" in run("jobs", "--limit", "0", code=2)
     assert "Usage" in run("nonsense", code=2)
-    line = one_line(errors.InvalidInput("too\nmany", field="/steps", rule="at most 3", value=[9]))
-    assert line == "too many (field /steps, rule: at most 3, got [9])"
+    line = one_line(errors.InvalidInput("too many\nlog", field="/steps", rule="at most 3", value=[9]))
+    assert line == "too many (field /steps, rule: at most 3, got [9])\nlog"
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])

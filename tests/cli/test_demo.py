@@ -13,6 +13,7 @@ import pytest
 from warploom import demo
 from warploom.cli import embedded
 from warploom.errors import SetupError
+from warploom.records import Adaptation, Prediction
 from warploom.spec import JobSpec
 
 READY = """
@@ -101,3 +102,31 @@ def test_the_folder_is_kept_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stack.home.is_dir()
     assert f"kept {stack.home}" in said
     shutil.rmtree(stack.home)
+
+
+class Oracle:
+    """A client whose models are right after adaptation, and always say class 0 before."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int | None]] = []
+
+    def adapt(self, model: str, x: Any, y: Any, query_x: Any, **options: Any) -> Adaptation:
+        steps = options["steps"]
+        self.asked.append((model, steps))
+        # Each query is classed by the nearest support example, or not at all.
+        distance = ((query_x[:, None] - x[None]) ** 2).reshape(len(query_x), len(x), -1).sum(-1)
+        labels = y[distance.argmin(axis=1)] if steps is None else 0 * y[distance.argmin(axis=1)]
+        prediction = Prediction(labels=labels.tolist(), outputs=[[1.0]] * len(query_x))
+        return Adaptation(
+            id="a", model=model, version=1, steps=1, lr=0.1, losses=[], expires_at=1, prediction=prediction
+        )
+
+
+def test_measure_asks_three_times_for_each_new_task() -> None:
+    oracle = Oracle()
+    task = {**demo.TASK, "queries": 2}
+    rows = list(demo.measure(oracle, "t", "u", task, 2))  # type: ignore[arg-type]
+    assert oracle.asked == [("t", 0), ("t", None), ("u", None)] * 2
+    for row in rows:
+        assert row.before == pytest.approx(1 / task["ways"])
+        assert row.after == row.untrained > row.before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from service.connection import Connections
 from service.events import EventLog
 from service.ids import new_id
 from service.jobs import JobStore
-from service.lifecycle import MOVES, STATES
+from service.lifecycle import MOVES, STATES, Ledger
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, InvalidInput, NotFound
 from warploom.records import Failure, Progress
@@ -101,13 +102,14 @@ def test_a_replaced_worker_is_fenced(
     clock.advance(11)
     jobs.claim("second", 10)
     before = jobs.get(job.id)
+    calls: dict[str, Callable[[], object]] = {
+        "heartbeat": lambda: jobs.heartbeat(job.id, 1, 10),
+        "finish": lambda: jobs.finish(job.id, 1, "failed"),
+        "release": lambda: jobs.release(job.id, 1),
+        "event": lambda: EventLog(connections).append(job.id, "round", {}, generation=1),
+    }
     with pytest.raises(Fenced):
-        {
-            "heartbeat": lambda: jobs.heartbeat(job.id, 1, 10),
-            "finish": lambda: jobs.finish(job.id, 1, "failed"),
-            "release": lambda: jobs.release(job.id, 1),
-            "event": lambda: EventLog(connections).append(job.id, "round", {}, generation=1),
-        }[call]()
+        calls[call]()
     assert jobs.get(job.id) == before
 
 
@@ -117,7 +119,7 @@ def test_a_claim_raises_the_fence_on_the_replay_server(
     job = jobs.create(spec)
     for generation in (1, 2):
         jobs.claim("me", 10)
-        assert int(connections.replay.get(keys.fence(job.id)) or 0) == generation  # type: ignore[arg-type]
+        assert int(connections.replay.get(keys.fence(job.id)) or 0) == generation
         clock.advance(11)
 
 
@@ -215,6 +217,21 @@ def test_a_released_job_goes_back_to_its_place(jobs: JobStore, clock: FakeClock,
         jobs.heartbeat(old.id, 1, 10)
     claim = jobs.claim("second", 100)
     assert claim and (claim.job.id, claim.generation) == (old.id, 2)
+
+
+def test_a_claim_based_on_an_old_look_fails(
+    jobs: JobStore, connections: Connections, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.create(spec)
+    ledger = Ledger(connections, "job")
+    stale = ledger.read(job.id)
+    jobs.claim("first", 100)
+    jobs.release(job.id, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "read", lambda _: stale)
+        assert ledger.claim("second", 100) is None, "it would have become generation 1 a second time"
+    claim = jobs.claim("second", 100)
+    assert claim and claim.generation == 2
 
 
 def test_a_released_cancelling_job_is_claimable_at_once(jobs: JobStore, spec: JobSpec) -> None:

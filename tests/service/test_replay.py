@@ -178,7 +178,12 @@ def test_a_closed_buffer_is_quiet_for_rollouts_and_loud_for_the_learner(make: Ma
     replay.close()
     assert replay.claim("w") is None and replay.meta(-1) is None and not replay.renew("w", 0)
     assert fill(replay, 0, 0) == ["duplicate"]
-    for call in (lambda: replay.publish(1, b""), lambda: replay.take_round(0), lambda: replay.sample(1, 0)):
+    calls: list[Callable[[], object]] = [
+        lambda: replay.publish(1, b""),
+        lambda: replay.take_round(0),
+        lambda: replay.sample(1, 0),
+    ]
+    for call in calls:
         with pytest.raises(Unavailable):
             call()
     replay.reset(0)
@@ -325,8 +330,8 @@ def test_a_newer_generation_fences_the_older_one(connections: Connections) -> No
         lambda: old.append(Chunk(0, 0, 1, 0, b"x")),
         lambda: old.take_round(0),
         lambda: old.sample(1, 0),
-        lambda: old.done(),
-        lambda: old.close(),
+        old.done,
+        old.close,
     ]
     for call in calls:
         with pytest.raises(Fenced):
@@ -358,4 +363,22 @@ def test_a_full_server_makes_rollouts_wait(connections: Connections) -> None:
         assert fill(replay, 0, 0) == ["wait"]
     finally:
         connections.replay.config_set("maxmemory", 0)
+    assert fill(replay, 0, 0) == ["accepted"]
+
+
+def test_uses_of_units_that_left_do_not_let_more_in(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=4, ahead=4, samples_per_insert=2))
+    units = claimed(replay)
+    assert units == [0, 1, 2, 3], "8 samples are 4 units of 2 uses"
+    for unit in units:
+        fill(replay, unit, 0)
+    assert replay.sample(2, 0) == replay.sample(2, 0), "the same two, which leave now"
+    assert replay.stats().units == 2
+    assert claimed(replay) == []
+
+
+def test_async_units_from_before_a_reset_are_not_mixed_in(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=100))
+    claimed(replay)
+    assert fill(replay, 0, 1) == ["duplicate"]
     assert fill(replay, 0, 0) == ["accepted"]

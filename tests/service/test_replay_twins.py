@@ -144,7 +144,7 @@ def test_both_buffers_always_agree(connections: Connections) -> None:
         pass
 
     Bound.connections = connections
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Bound,
         settings=settings(
             max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)

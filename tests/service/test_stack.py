@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -90,7 +91,7 @@ class Launched:
         return [line.split()[1] for line in lines if line.split()[0] == name]
 
     def wait_ready(self) -> str:
-        wait_until(lambda: self.ready or self.process.poll() is not None, 30, what="readiness")
+        wait_until(lambda: self.ready or self.process.poll() is not None, 60, what="readiness")
         assert self.ready, self.process.communicate()
         return str(self.ready["url"])
 
@@ -150,6 +151,10 @@ def launch(tmp_path: Path, embedded_redis: object) -> Iterator[Launch]:
         if one.process.poll() is None:
             one.process.kill()
         one.process.communicate()
+        left = [int(pid) for name in ("api", "supervisor", "helper") for pid in one.lives(name) if pid.isdigit()]
+        for pid in filter(alive, left + one.redis_pids()):  # only after a test that failed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_up_and_down_in_good_order(launch: Launch) -> None:
@@ -227,6 +232,16 @@ def test_a_child_that_will_not_end_is_killed(launch: Launch) -> None:
     stack.wait_ready()
     pids = [int(pid) for name in ("supervisor", "helper") for pid in stack.lives(name)]
     assert stack.end()[0] == 0
+    wait_until(lambda: not any(map(alive, pids)), what="the end of the stubborn one")
+
+
+def test_a_second_signal_means_now(launch: Launch) -> None:
+    stack = launch(supervisor=STUBBORN, grace_s=60)
+    stack.wait_ready()
+    pids = [int(pid) for name in ("supervisor", "helper") for pid in stack.lives(name)]
+    stack.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "ended" in stack.lives("supervisor"), what="the polite request")
+    assert stack.end(signal.SIGINT)[0] == 0
     wait_until(lambda: not any(map(alive, pids)), what="the end of the stubborn one")
 
 

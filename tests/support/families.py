@@ -72,7 +72,7 @@ class Noise(TaskFamily[NoiseImagesConfig | NoiseCurvesConfig]):
         return tuple(parts)
 
 
-def doubled(meta):  # noqa: ANN001, ANN201
+def doubled(meta):
     """The meta-state in float64, with every parameter moved a little so that none sits at a special value."""
     gen = torch.Generator().manual_seed(5)
     from dataclasses import replace

@@ -99,7 +99,7 @@ class RunView:
         if (interval := data.get("accuracy_ci95")) is not None and self.accuracy is not None:
             what += f" ± {percent(interval)}"
         losses = "" if loss is None else f"loss {loss:.4g}"
-        self._say(f"held out at round {data.get('meta_step')}: {'  '.join(filter(None, (what, losses)))}")
+        self._say(f"held out at round {int(data.get('meta_step', 0))}: {'  '.join(filter(None, (what, losses)))}")
 
     def _on_warning(self, data: dict[str, Any]) -> None:
         self._say(f"[yellow]warning:[/] {escape(str(data.get('message')))}", always=True)

@@ -54,14 +54,17 @@ def client_of(ctx: typer.Context) -> Client:
 
 
 def one_line(error: WarploomError) -> str:
-    """An error with field, rule and value, as far as its message does not say them already."""
-    message = " ".join(error.message.split())
+    """An error with field, rule and value, as far as its message does not say them already.
+
+    A message of several lines (the end of a log) keeps the others below.
+    """
+    message, *below = error.message.splitlines() or [error.code]
     extra = [f"field {error.field}"] if error.field and error.field not in message else []
     if error.rule and error.rule not in message:
         extra.append(f"rule: {error.rule}")
     if error.value is not None and str(error.value) not in message:
         extra.append(f"got {error.value!r}"[:120])
-    return escape(message + (f" ({', '.join(extra)})" if extra else ""))
+    return escape("\n".join([message + (f" ({', '.join(extra)})" if extra else ""), *below]))
 
 
 def emit_json(value: Any) -> None:

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 ALPHABETS = {"images_background": 7, "images_evaluation": 5}
 CHARACTERS = 6
 DRAWINGS = 20
+
+
+def pillow_png(paper: NDArray[np.bool_]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(paper).save(file, "PNG")
+    return file.getvalue()
+
+
+def unfiltered_png(paper: NDArray[np.bool_]) -> bytes:
+    """A 1-bit PNG with no filter on any row, as the official drawings are."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", paper.shape[1], paper.shape[0], 1, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(paper, axis=1))
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
 def _write_archive(path: Path, part: str, alphabets: int, drawings: int = DRAWINGS) -> None:
@@ -30,9 +51,8 @@ def _write_archive(path: Path, part: str, alphabets: int, drawings: int = DRAWIN
                     paper[row : row + 4, column : column + 10 + 2 * d] = False
                     paper[98:104, 8 * c : 8 * c + 4] = False
                     paper[92:96, 6 * a + (50 if part == "images_evaluation" else 0) :][:, :5] = False
-                    file = io.BytesIO()
-                    Image.fromarray(paper).save(file, "PNG", optimize=d % 2 == 0)
-                    archive.writestr(f"{part}/{part[7]}-{a}/character{c:02}/{c:04}_{d:02}.png", file.getvalue())
+                    png = unfiltered_png(paper) if d % 2 else pillow_png(paper)
+                    archive.writestr(f"{part}/{part[7]}-{a}/character{c:02}/{c:04}_{d:02}.png", png)
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Writes .env with random secrets for docker compose, readable by its owner only. An existing file is left as it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
+
+umask 077
+set -o noclobber # two runs at once must not overwrite each other's secrets
+{
+    cat <<EOF
+# The API key that clients send. At least 16 characters; after a change: docker compose up -d api
+WARPLOOM_API_KEY=wlk_$(random)
+# Between our own containers. The Redis password stands in a URL: letters and digits only.
+WARPLOOM_REDIS_PASSWORD=$(random)
+RAY_AUTH_TOKEN=$(random)
+# Port of the API on this machine.
+WARPLOOM_PORT=${WARPLOOM_PORT:-8000}
+EOF
+} >.env || { echo ".env exists already; move it away to make a new one" >&2; exit 1; }
+echo "wrote $PWD/.env"

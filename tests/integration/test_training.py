@@ -1,0 +1,165 @@
+"""Jobs on real actors and real Redis: the same numbers however many work, and whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+import torch
+from ray.util.state import list_actors
+
+from tests.integration.conftest import Service
+from tests.support.waiting import wait_until
+from warploom.local import train
+from warploom.spec import JobSpec
+from warploom.types import Tensors
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+
+def sine(**training: Any) -> dict[str, Any]:
+    return {
+        "algorithm": {
+            "name": "warpgrad",
+            "inner_lr": 0.01,
+            "inner_steps": 4,
+            "outer": "adam",
+            "warp_lr": 3e-3,
+            "init_lr": 3e-3,
+            "points_per_update": 8,
+        },
+        "task": "sinusoid",
+        "model": {"name": "warp_mlp", "hidden": [16]},
+        "training": {"rounds": 6, "meta_batch": 6, "unit": 2, "rollouts": 2, "checkpoint_every": 2, **training},
+        "evaluation": {"every": 3, "tasks": 4},
+        "resources": {"learner_threads": 1},
+    }
+
+
+def glyphs(**training: Any) -> dict[str, Any]:
+    return {
+        **sine(**{"rounds": 2, "meta_batch": 3, "unit": 1, **training}),
+        "algorithm": {"name": "warpgrad", "inner_steps": 3, "inner_batch": 4, "initialisation": "leap-simplified"},
+        "task": {"name": "glyphs", "ways": 3, "shots": 3, "queries": 2, "image_size": 16, "alphabets": 4},
+        "model": {"name": "warp_conv4", "layers": 2, "filters": 4},
+    }
+
+
+def local(document: dict[str, Any]) -> Tensors:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return train(JobSpec.parse(document)).meta.params
+    finally:
+        torch.set_num_threads(threads)
+
+
+def equal(one: Tensors, other: Tensors) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def pids(kind: str) -> list[int]:
+    """Processes of the live actors of this class."""
+    found = list_actors(filters=[("state", "=", "ALIVE"), ("class_name", "=", kind)], limit=100)
+    return [int(actor.pid) for actor in found]
+
+
+def test_one_and_three_rollouts_and_one_process_give_the_same_bytes(service: Service) -> None:
+    one, three = service.submit(sine(rollouts=1)), service.submit(sine(rollouts=3))
+    expected = local(sine())
+    assert equal(service.weights(one), expected)
+    assert equal(service.weights(three), expected)
+    job = service.jobs.get(one)
+    assert job.progress.meta_step == job.progress.total == 6
+    assert "loss" in job.progress.metrics
+    assert service.last(one, "evaluation")["meta_step"] == 6
+
+
+def test_images_too(service: Service) -> None:
+    assert equal(service.weights(service.submit(glyphs(rollouts=3))), local(glyphs()))
+
+
+def test_a_killed_rollout_is_replaced_and_changes_nothing(service: Service) -> None:
+    job_id = service.submit(sine(rounds=40))
+    wait_until(lambda: service.round(job_id) >= 2, 60)
+    os.kill(pids("RolloutWorker")[0], signal.SIGKILL)
+    assert equal(service.weights(job_id), local(sine(rounds=40)))
+    assert service.last(job_id, "worker_lost")["role"] == "rollout"
+    assert service.jobs.get(job_id).generation == 1
+
+
+def test_a_killed_learner_resumes_from_the_checkpoint_with_the_same_end(service: Service) -> None:
+    job_id = service.submit(sine(rounds=40))
+    wait_until(lambda: service.round(job_id) >= 3, 60)
+    os.kill(pids("LearnerWorker")[0], signal.SIGKILL)
+    assert equal(service.weights(job_id), local(sine(rounds=40)))
+    assert service.jobs.get(job_id).generation == 2
+    rounds = [e.data["meta_step"] for e in service.events.list(job_id, limit=10_000) if e.kind == "round"]
+    again = next(i for i in range(1, len(rounds)) if rounds[i] <= rounds[i - 1])
+    assert rounds[again] > 1, "the second generation started at its checkpoint and not anew"
+
+
+def test_a_supervisor_that_goes_gives_its_jobs_back_and_the_next_goes_on(service: Service) -> None:
+    job_id = service.submit(sine(rounds=40))
+    wait_until(lambda: service.round(job_id) >= 3, 60)
+    service.stop()
+    assert service.jobs.get(job_id).state == "queued"
+    service.start()
+    assert equal(service.weights(job_id), local(sine(rounds=40)))
+    assert service.jobs.get(job_id).generation == 2
+
+
+def test_async_mode_ends_and_bounds_staleness(service: Service) -> None:
+    document = sine(mode="async", rounds=8) | {"replay": {"max_staleness": 2}}
+    job_id = service.submit(document)
+    service.weights(job_id)
+    lags = [e.data["staleness"] for e in service.events.list(job_id, limit=10_000) if e.kind == "round"]
+    assert len(lags) == 8
+    assert max(lags) <= 2
+
+
+def test_cancel_stops_a_running_job_and_its_actors(service: Service) -> None:
+    job_id = service.submit(sine(rounds=100_000))
+    wait_until(lambda: service.round(job_id) >= 2, 60)
+    assert service.jobs.cancel(job_id).state == "cancelling"
+    job = service.wait(job_id)
+    assert job.state == "cancelled"
+    wait_until(lambda: not pids("RolloutWorker") and not pids("LearnerWorker"), 30)
+    assert service.checkpoints(job_id).latest() is not None
+
+
+def test_jobs_that_cannot_work_fail_alone_with_the_reason(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    diverging = sine()
+    diverging["algorithm"] |= {"warp_lr": 100.0, "outer": "sgd", "points_per_update": 1}
+    too_small = sine()
+    too_small["replay"] = {"max_bytes": 2**20}
+    too_small["model"] = {"name": "warp_mlp", "hidden": [400, 400]}
+    good, bad, large = service.submit(sine()), service.submit(diverging), service.submit(too_small)
+    failed = service.wait(bad)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.category) == ("training_failed", "user")
+    refused = service.wait(large)
+    assert refused.error is not None
+    assert "replay.max_bytes" in refused.error.message
+    assert service.wait(good).state == "succeeded"
+
+
+def test_no_rounds_register_the_untrained_model(service: Service) -> None:
+    document = {**sine(rounds=0), "algorithm": "none", "name": "floor"}
+    job = service.wait(service.submit(document))
+    assert job.state == "succeeded"
+    model = service.models.get("floor")
+    assert (model.version, model.job, model.input_shape) == (1, job.id, [1])
+
+
+def test_two_learners_are_as_one(service: Service) -> None:
+    """Shares are summed in another order, so equal up to float32 round-off, which Adam's division enlarges."""
+    document = sine(learners=2, rounds=4)
+    document["algorithm"] |= {"outer": "sgd", "warp_lr": 0.01, "init_lr": 0.01}
+    weights = service.weights(service.submit(document))
+    expected = local(document)
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
