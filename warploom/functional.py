@@ -14,7 +14,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from warploom.configs import Kind
-from warploom.models.base import Model
+from warploom.models.base import VECTORISED, Model
 from warploom.types import Tensors
 
 
@@ -95,7 +95,11 @@ def over_tasks(fn: Callable[..., Any], *args: Any, vectorise: bool) -> Any:
         [2.0, 2.0, 2.0]
     """
     if vectorise:
-        return vmap(fn)(*args)
+        token = VECTORISED.set(True)
+        try:
+            return vmap(fn)(*args)
+        finally:
+            VECTORISED.reset(token)
     count = _leading(args[0])
     return _stack([fn(*(_take(arg, t) for arg in args)) for t in range(count)])
 

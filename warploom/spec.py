@@ -102,9 +102,7 @@ class ResourceSpec(Config):
     learner_gpus: float = Field(0, ge=0, le=8)
     rollout_cpus: float = Field(1, ge=0, le=256)
     rollout_threads: int = Field(1, ge=1, le=256, description="torch threads in a rollout actor")
-    learner_threads: int | None = Field(
-        None, ge=1, le=256, description="torch threads in a learner; null: all cores"
-    )
+    learner_threads: int | None = Field(None, ge=1, le=256, description="torch threads in a learner; null: all cores")
 
 
 class JobSpec(Config):
@@ -116,9 +114,7 @@ class JobSpec(Config):
         'sync'
     """
 
-    name: str | None = Field(
-        None, pattern=NAME_PATTERN, description="name of the model; default: the job's id"
-    )
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="name of the model; default: the job's id")
     algorithm: AnyAlgorithm
     task: AnyTask
     model: AnyModel

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, vjp
 
 from warploom.algorithms.base import Algorithm, mean_gradient
 from warploom.algorithms.configs import WarpGradConfig
@@ -147,6 +147,13 @@ def warp_gradients(
 ) -> Tensors:
     """∇φ L_meta(θ − α ∇θ L_task(θ; φ); φ) at M points: Eq 11, with both uses of φ.
 
+    With θ' = θ − α ∇θ L_task(θ; φ) and v = ∇θ' L_meta(θ'; φ) it is
+
+        ∂φ L_meta(θ'; φ) − α ∂φ ⟨∇θ L_task(θ; φ), v⟩,
+
+    two gradients and one mixed second derivative, without a graph of the outer loss through the inner step. Eq 12 is
+    the first term alone.
+
     Args:
         model: the warped net.
         theta_M: the points, each [M, *shape].
@@ -166,18 +173,19 @@ def warp_gradients(
     def task_loss(theta: Tensors, phi: Tensors, x_B: Tensor, y_B: Tensor) -> Tensor:
         return loss(model, {**rest, **phi, **theta}, x_B, y_B, stats)
 
-    def meta_loss(phi: Tensors, theta: Tensors, *batches: Tensor) -> Tensor:
-        x_A, y_A, x_B, y_B = batches
-        slope = grad(task_loss)(theta, phi, x_A, y_A)
+    def one(theta: Tensors, x_A: Tensor, y_A: Tensor, x_B: Tensor, y_B: Tensor) -> Tensors:
+        slope, pull, *_ = vjp(lambda phi: grad(task_loss)(theta, phi, x_A, y_A), warp)
         after = {name: theta[name] - lr * slope[name] for name in theta}
+        down: Tensors
+        direct: Tensors
+        down, direct = grad(task_loss, argnums=(0, 1))(after, warp, x_B, y_B)
         if approximate:
-            after = {name: value.detach() for name, value in after.items()}
-        return task_loss(after, phi, x_B, y_B)
+            return direct
+        (mixed,) = pull(down)
+        return {name: direct[name] - lr * mixed[name] for name in warp}
 
-    phi = {name: fixed[name] for name in warps}
-    gradients: Tensors = over_tasks(
-        lambda theta, *batches: grad(meta_loss)(phi, theta, *batches), theta_M, *batches_M, vectorise=vectorise
-    )
+    warp = {name: fixed[name] for name in warps}
+    gradients: Tensors = over_tasks(one, theta_M, *batches_M, vectorise=vectorise)
     return gradients
 
 

@@ -6,6 +6,7 @@ Shape suffixes: T tasks, B batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,9 @@ from warploom.errors import InvalidInput
 from warploom.models.configs import BatchNormMode
 from warploom.seeding import derive
 from warploom.types import Tensors
+
+# Set while T tasks are computed in one vectorised call, where tensors cannot be asked for their memory layout.
+VECTORISED: ContextVar[bool] = ContextVar("warploom_vectorised", default=False)
 
 
 @dataclass(frozen=True, slots=True)

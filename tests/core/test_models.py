@@ -1,0 +1,86 @@
+"""The nets: roles, shapes, sizes, and the pieces that are written differently from how they are defined."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from warploom.models.configs import Conv4Config, MLPConfig, WarpConv4Config, WarpMLPConfig
+from warploom.models.conv4 import Stem, build_conv4, build_warp_conv4
+from warploom.models.mlp import build_mlp, build_warp_mlp
+from warploom.tasks.configs import GlyphsConfig, OmniglotConfig, SinusoidConfig
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_stem_is_a_convolution(channels):
+    stem = Stem(channels, 5, 3, padding=1).double()
+    x = torch.randn(4, channels, 7, 9, dtype=torch.float64)
+    torch.testing.assert_close(stem(x), F.conv2d(x, stem.weight, stem.bias, padding=1))
+
+
+def test_the_sizes_of_the_paper():
+    """Task net 113,236 parameters and warps 147,712, for 64 filters and 20 classes."""
+    model = build_warp_conv4(WarpConv4Config(), OmniglotConfig())
+    sizes = {name: value.numel() for name, value in model.module.named_parameters()}
+    assert sum(sizes[name] for name in model.names("adapt", "head")) == 113_236
+    assert sum(sizes[name] for name in model.names("warp")) == 147_712
+    plain = build_conv4(Conv4Config(), OmniglotConfig())
+    assert sum(value.numel() for value in plain.module.parameters()) == 113_236
+    assert not plain.names("warp")
+
+
+def test_the_block_is_convolution_pool_norm_activation():
+    model = build_conv4(Conv4Config(layers=1, filters=6), GlyphsConfig(image_size=8))
+    x = torch.randn(5, 1, 8, 8)
+    net = model.module
+    weight, bias = net.conv0.weight, net.conv0.bias
+    by_hand = F.max_pool2d(F.conv2d(x, weight, bias, padding=1), 2)
+    by_hand = F.relu(nn.BatchNorm2d(6)(by_hand))
+    torch.testing.assert_close(net(x), net.head(by_hand.flatten(1)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_plain_3x3_warp_is_a_bare_convolution():
+    model = build_warp_conv4(WarpConv4Config(layers=1, filters=3), GlyphsConfig(image_size=8))
+    h = torch.randn(2, 3, 4, 4)
+    warp = model.module.warp0
+    torch.testing.assert_close(warp(h), F.conv2d(h, warp.body[0].weight, warp.body[0].bias, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "norms"),
+    [
+        ({}, 0),
+        ({"warp_batch_norm": True}, 1),
+        ({"warp_batch_norm": True, "warp_residual": True}, 2),
+        ({"warp_kernel": 1}, 0),
+        ({"warp_layers": 3, "warp_activation": "relu"}, 0),
+    ],
+)
+def test_warp_options_keep_the_shape_and_are_warp_parameters(options, norms):
+    model = build_warp_conv4(WarpConv4Config(layers=2, filters=4, **options), GlyphsConfig(image_size=8))
+    assert model.module(torch.randn(3, 1, 8, 8)).shape == (3, 10)
+    assert all(name.startswith("warp") for name in model.names("warp"))
+    assert sum(name.startswith("warp0") for name in model.norms()) == norms
+
+
+def test_the_warped_final_head_puts_the_classes_into_the_warp():
+    model = build_warp_conv4(WarpConv4Config(layers=1, filters=4, warp_final_head=True), GlyphsConfig(image_size=8))
+    assert [name for name in model.names("warp") if name.startswith("head")] == ["head.1.weight", "head.1.bias"]
+    assert model.names("head") == ["head.0.weight", "head.0.bias"]
+
+
+def test_a_residual_linear_warp_starts_as_the_identity():
+    warped = build_warp_mlp(WarpMLPConfig(hidden=(7, 5)), SinusoidConfig())
+    plain = build_mlp(MLPConfig(hidden=(7, 5)), SinusoidConfig())
+    state = {name: value for name, value in warped.module.state_dict().items() if not name.startswith("warp")}
+    plain.module.load_state_dict(state)
+    x = torch.randn(6, 1)
+    torch.testing.assert_close(warped.module(x), plain.module(x))
+    assert len(warped.names("warp")) == 4
+
+
+def test_the_net_of_the_sine_experiment():
+    model = build_mlp(MLPConfig(), SinusoidConfig())
+    assert sum(value.numel() for value in model.module.parameters()) == 1761
