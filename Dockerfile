@@ -24,12 +24,13 @@ WORKDIR /srv/warploom
 
 FROM base AS api
 COPY constraints.txt ./
-# By hand, because pyproject.toml cannot say "everything but torch": what `python -m api` imports.
+# By hand, because pyproject.toml cannot say "everything but torch": what `python -m api` uses.
 RUN --mount=type=secret,id=ca_bundle,target=/run/ca_bundle.crt \
     --mount=type=bind,from=wheels,target=/mnt/wheels \
     if [ -s /run/ca_bundle.crt ]; then export PIP_CERT=/run/ca_bundle.crt; fi; \
     pip install --find-links /mnt/wheels -c constraints.txt \
-        numpy safetensors pydantic pydantic-settings redis fastapi uvicorn prometheus-client structlog httpx
+        numpy safetensors pydantic pydantic-settings redis fastapi fastapi-offline uvicorn prometheus-client \
+        structlog httpx
 COPY warploom warploom
 COPY service service
 COPY api api

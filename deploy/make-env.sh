@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 
 umask 077
-set -o noclobber # two runs at once must not overwrite each other's secrets
+set -o noclobber # an existing file stays, even one that another run made just now
 {
     cat <<EOF
 # The API key that clients send. At least 16 characters; after a change: docker compose up -d api
@@ -17,5 +17,5 @@ RAY_AUTH_TOKEN=$(random)
 # Port of the API on this machine.
 WARPLOOM_PORT=${WARPLOOM_PORT:-8000}
 EOF
-} >.env || { echo ".env exists already; move it away to make a new one" >&2; exit 1; }
+} 2>/dev/null >.env || { echo ".env exists already; move it away to make a new one" >&2; exit 1; }
 echo "wrote $PWD/.env"
