@@ -1,12 +1,12 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Writes .env with random secrets for docker compose, readable by its owner only. An existing file is left as it is.
-set -euo pipefail
+set -eu
 cd "$(dirname "$0")/.."
 
 random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 
 umask 077
-set -o noclobber # an existing file stays, even one that another run made just now
+set -C # an existing file stays, even one that another run made just now
 {
     cat <<EOF
 # The API key that clients send. At least 16 characters; after a change: docker compose up -d api

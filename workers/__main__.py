@@ -26,11 +26,11 @@ def main() -> int:
     configure_logging(settings)
     log = structlog.get_logger()
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    _listen(stopping)
     try:
         connections = connect(settings)
         placement.start_ray(os.environ.get("RAY_ADDRESS"), cpus=settings.ray_slots)
+        _listen(stopping)  # again: Ray put handlers of its own in place
     except WarploomError as error:
         log.error("cannot start", reason=error.message)
         return 1
@@ -42,6 +42,11 @@ def main() -> int:
         connections.close()
     log.info("supervisor ended")
     return 0
+
+
+def _listen(stopping: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
 
 
 if __name__ == "__main__":

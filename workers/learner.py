@@ -84,8 +84,7 @@ def _train_loop(config: dict[str, Any]) -> None:
 def learn(context: JobContext, group: Group) -> int:
     """One learner's whole life: restore, open the buffer, all rounds."""
     spec, leader = context.spec, group.rank == 0
-    threads = spec.resources.learner_threads or max(1, (os.cpu_count() or 1) // group.world)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(spec.resources.learner_threads or _free_cores() // group.world or 1)
     algorithm = build(spec)
     state = restore(context, algorithm)
     device = "cuda" if spec.resources.learner_gpus > 0 and torch.cuda.is_available() else "cpu"
@@ -102,6 +101,12 @@ def learn(context: JobContext, group: Group) -> int:
     if leader:
         progress.tell()
     return loop.state.meta.version
+
+
+def _free_cores() -> int:
+    """All cores but one: threads that must share a core with another process wait for each other at every product,
+    and the evaluator, or a rollout in async mode, needs one."""
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def restore(context: JobContext, algorithm: Algorithm[Any]) -> LearnerState:

@@ -24,7 +24,7 @@ from warploom.types import Tensors
 from workers import placement
 from workers.supervisor import Supervisor
 
-JOB_S = 100.0
+JOB_S = 200.0
 
 
 @pytest.fixture(scope="session")

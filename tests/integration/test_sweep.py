@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 from warploom.records import FINAL_STATES
 from warploom.spec import SweepSpec
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def sweep(**changes: Any) -> SweepSpec:
