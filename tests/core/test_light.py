@@ -16,9 +16,11 @@ GOOD = {"algorithm": "warpgrad", "task": "sinusoid", "model": "warp_mlp"}
 
 
 def leaves(kind):
-    yield kind
-    for sub in kind.__subclasses__():
-        yield from leaves(sub)
+    """The page's own classes; other folders may refine them."""
+    if kind.__module__ == errors.__name__:
+        yield kind
+        for sub in kind.__subclasses__():
+            yield from leaves(sub)
 
 
 @pytest.mark.parametrize("kind", list(leaves(WarploomError)))
@@ -68,7 +70,7 @@ def test_a_bad_spec_is_refused_with_the_field_and_the_way_out(document, kind, wo
 def test_a_spec_written_out_reads_back_the_same():
     spec = JobSpec.parse({**GOOD, "training": {"rounds": 7}})
     assert JobSpec.parse(spec.to_json()) == spec
-    assert spec.to_json()["algorithm"]["warp_lr"] == 0.1
+    assert spec.to_json()["algorithm"]["warp_lr"] == 0.001
 
 
 def test_a_sweep_names_paths_that_exist_and_makes_valid_trials():
