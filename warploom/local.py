@@ -13,7 +13,7 @@ from warploom.codec import pack_model
 from warploom.errors import TrainingFailed
 from warploom.evaluation import evaluate, held_out
 from warploom.learner import LearnerState
-from warploom.replay import LocalReplay
+from warploom.local_replay import LocalReplay
 from warploom.rollout import RolloutLoop
 from warploom.spec import JobSpec
 from warploom.training import LearnerLoop, plan_of

@@ -25,12 +25,12 @@ from warploom.types import MetaState
 from workers import placement
 from workers.context import shipped
 from workers.evaluator import Origin, register
+from workers.trials import BOOKS, TrialBook
 
 log = structlog.get_logger()
 WATCH_S = 0.5
 BEST = "best.safetensors"
 HOPELESS = 1e30  # stands for a loss that is not finite, which schedulers and searchers cannot compare
-ROW = ("meta_step", "loss", "loss_ci95", "accuracy", "accuracy_ci95")
 
 
 class SweepRun:
@@ -110,7 +110,7 @@ class Sweeper:
         connections = connect(self._settings)
         home = self._settings.home.expanduser().resolve() / "sweeps" / self._id / str(self._generation)
         home.mkdir(parents=True, exist_ok=True)
-        book = _BOOKS[self._id] = TrialBook(self._spec, self._put(connections))
+        book = BOOKS[self._id] = TrialBook(self._spec, self._put(connections))
         _tune(self._id, self._spec, home)
         best = book.best()
         if best is None:
@@ -146,47 +146,10 @@ class Sweeper:
         return model.name
 
 
-class TrialBook:
-    """What is known of each trial, and the only writer of the trials' rows."""
-
-    def __init__(self, spec: SweepSpec, put: Callable[[Trial], None]) -> None:
-        self._spec, self._put = spec, put
-        self.trials: dict[str, Trial] = {}
-
-    def started(self, trial_id: str, parameters: dict[str, Any]) -> None:
-        """A trial began."""
-        self._set(Trial(id=trial_id, state="running", parameters=parameters))
-
-    def measured(self, trial_id: str, row: dict[str, float]) -> None:
-        """A trial reported an evaluation; the same one twice counts once."""
-        trial = self.trials[trial_id]
-        if any(known["meta_step"] == row["meta_step"] for known in trial.curve):
-            return
-        curve = [*trial.curve, row]
-        target = min if self._spec.mode == "min" else max
-        self._set(trial.model_copy(update={"curve": curve, "best": target(r[self._spec.metric] for r in curve)}))
-
-    def ended(self, trial_id: str, state: str, error: str | None = None) -> None:
-        """A trial is over: succeeded, stopped (by the scheduler), or failed."""
-        self._set(self.trials[trial_id].model_copy(update={"state": state, "error": error}))
-
-    def rounds(self, parameters: dict[str, Any]) -> int:
-        """Rounds of a whole trial with these parameters."""
-        return int(parameters.get("training.rounds", self._spec.job.training.rounds))
-
-    def best(self) -> Trial | None:
-        """The trial with the best evaluation; None when there is none."""
-        measured = [trial for trial in self.trials.values() if trial.best is not None]
-        target = min if self._spec.mode == "min" else max
-        return target(measured, key=lambda trial: trial.best or 0.0) if measured else None
-
-    def _set(self, trial: Trial) -> None:
-        self.trials[trial.id] = trial
-        self._put(trial)
-
-
 def _tune(sweep_id: str, spec: SweepSpec, home: Path) -> None:
     from ray import tune
+
+    from workers.trial_watch import TrialWatch
 
     resources = {"cpu": spec.job.resources.rollout_cpus, "gpu": spec.job.resources.rollout_gpus}
     trial = tune.with_parameters(_trial, sweep=spec.to_json(), home=str(home))
@@ -202,7 +165,7 @@ def _tune(sweep_id: str, spec: SweepSpec, home: Path) -> None:
             search_alg=_search(spec),
             scheduler=_scheduler(spec),
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(home), verbose=0, callbacks=[_watcher(sweep_id)]),
+        run_config=tune.RunConfig(name="tune", storage_path=str(home), verbose=0, callbacks=[TrialWatch(sweep_id)]),
     )
     tuner.fit()
 
@@ -265,37 +228,3 @@ def _scheduler(spec: SweepSpec) -> Any:
     evaluations = spec.job.training.rounds // spec.job.evaluation.every + 2
     grace = min(spec.grace_evaluations + 1, evaluations)  # the evaluation before any training decides nothing
     return ASHAScheduler(max_t=evaluations, grace_period=grace, reduction_factor=3)
-
-
-# Tune copies its callbacks deeply, and connections cannot be copied: a callback knows its book by name alone.
-_BOOKS: dict[str, TrialBook] = {}
-
-
-def _watcher(sweep_id: str) -> Any:
-    """Tune's callbacks, told to the sweep's book."""
-    from ray.tune import Callback
-
-    class Watcher(Callback):
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            _BOOKS[sweep_id].started(trial.trial_id, dict(trial.config))
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            _BOOKS[sweep_id].measured(trial.trial_id, {name: float(result[name]) for name in ROW if name in result})
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            whole = trial.last_result.get("meta_step", 0) >= _BOOKS[sweep_id].rounds(trial.config)
-            _BOOKS[sweep_id].ended(trial.trial_id, "succeeded" if whole else "stopped")
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            _BOOKS[sweep_id].ended(trial.trial_id, "failed", _reason(trial))
-
-    return Watcher()
-
-
-def _reason(trial: Any) -> str:
-    """The last line of a trial's error."""
-    error = trial.get_pickled_error() or trial.get_error()
-    lines = [line for line in str(error or "unknown").splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "unknown"

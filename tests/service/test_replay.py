@@ -12,7 +12,8 @@ from service.ids import new_id
 from service.replay import RedisReplay
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, InvalidInput, Unavailable
-from warploom.replay import Chunk, LocalReplay, Replay, ReplayPlan
+from warploom.local_replay import LocalReplay
+from warploom.replay import Chunk, Replay, ReplayPlan
 
 MakeReplay = Callable[..., Replay]
 

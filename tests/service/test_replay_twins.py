@@ -21,7 +21,8 @@ from service.ids import new_id
 from service.replay import RedisReplay
 from tests.support.clock import FakeClock
 from warploom.errors import WarploomError
-from warploom.replay import Chunk, LocalReplay, ReplayPlan
+from warploom.local_replay import LocalReplay
+from warploom.replay import Chunk, ReplayPlan
 
 
 class Twins(RuleBasedStateMachine):

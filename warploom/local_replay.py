@@ -1,0 +1,258 @@
+"""The replay buffer in memory, for one process: the twin of the one on Redis, under the same tests."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from warploom.errors import Unavailable
+from warploom.replay import (
+    Appended,
+    Chunk,
+    ReplayPlan,
+    ReplayStats,
+    UnitClaim,
+    check_chunk,
+    not_current,
+    other_parts,
+)
+
+
+@dataclass(slots=True)
+class _Unit:
+    version: int
+    parts: int
+    blobs: dict[int, bytes] = field(default_factory=dict)
+    uses: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return len(self.blobs) == self.parts
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.blobs.values()))
+
+
+class LocalReplay:
+    """The buffer in this process's memory; safe to share between threads.
+
+    Args:
+        plan: the buffer's settings.
+        clock: seconds; tests give their own.
+    """
+
+    def __init__(self, plan: ReplayPlan, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._forget(live=False, version=0)
+
+    def _forget(self, *, live: bool, version: int) -> None:
+        self._live = live
+        self._base, self._version, self._taken = version, -1, -1
+        self._first = self._next = self._open = version * self._plan.units_per_round
+        self._blob = b""
+        self._units: dict[int, _Unit] = {}
+        self._claims: dict[int, tuple[str, float]] = {}
+        self._counts: Counter[str] = Counter()
+        self._returned = 0.0
+
+    def reset(self, version: int) -> None:
+        """See `Replay.reset`."""
+        with self._lock:
+            self._forget(live=True, version=version)
+
+    def publish(self, version: int, blob: bytes) -> None:
+        """See `Replay.publish`."""
+        plan = self._plan
+        with self._lock:
+            self._need_buffer()
+            if version == self._version:
+                return
+            if version < max(self._version, self._base):
+                raise not_current(version, max(self._version, self._base))
+            self._version, self._blob = version, blob
+            if plan.mode == "sync":
+                first = version * plan.units_per_round
+                self._units = {unit: entry for unit, entry in self._units.items() if unit >= first}
+                self._claims = {unit: held for unit, held in self._claims.items() if unit >= first}
+                self._next = max(self._next, first)
+                self._open = min(version + 1, plan.rounds) * plan.units_per_round
+
+    def claim(self, worker: str) -> UnitClaim | None:
+        """See `Replay.claim`."""
+        with self._lock:
+            if self._version < 0 or self.done():
+                return None
+            now = self._clock()
+            expired = [unit for unit, (_, end) in self._claims.items() if end <= now]
+            if expired:
+                unit = min(expired)
+            elif self._may_issue():
+                unit = self._next
+                self._next += 1
+            else:
+                return None
+            self._claims[unit] = (worker, now + self._plan.lease_s)
+            return UnitClaim(unit, self._version)
+
+    def _may_issue(self) -> bool:
+        plan = self._plan
+        if plan.mode == "sync":
+            return self._next < self._open
+        ready = self._ready()
+        outstanding = len(self._claims) + len(ready)
+        if outstanding < plan.need(plan.units_per_round):
+            return True
+        rate, sampled = plan.samples_per_insert, self._counts["sampled"]
+        credit = math.floor(sampled / rate + self._returned + 1e-9) + plan.ahead * plan.units_per_round
+        demand = (plan.rounds - self._base) * plan.units_per_round - sampled
+        used = sum(self._units[unit].uses for unit in ready)
+        return self._next - self._first < credit and outstanding < plan.window and rate * outstanding - used < demand
+
+    def renew(self, worker: str, unit: int) -> bool:
+        """See `Replay.renew`."""
+        with self._lock:
+            if self._claims.get(unit, ("", 0.0))[0] != worker:
+                return False
+            self._claims[unit] = (worker, self._clock() + self._plan.lease_s)
+            return True
+
+    def done(self) -> bool:
+        """See `Replay.done`."""
+        return self._live and self._version >= self._plan.rounds
+
+    def meta(self, known: int) -> tuple[int, bytes] | None:
+        """See `Replay.meta`."""
+        with self._lock:
+            return (self._version, self._blob) if self._version > known else None
+
+    def append(self, chunk: Chunk) -> Appended:
+        """See `Replay.append`."""
+        check_chunk(chunk, self._plan)
+        with self._lock:
+            if not self._live:
+                return "duplicate"
+            if not self._wanted(chunk):
+                self._counts["duplicates"] += 1
+                return "duplicate"
+            if self._bytes() + len(chunk.blob) > self._plan.max_bytes:
+                self._counts["waits"] += 1
+                return "wait"
+            entry = self._units.setdefault(chunk.unit, _Unit(chunk.version, chunk.parts))
+            entry.blobs[chunk.part] = chunk.blob
+            if entry.complete:
+                del self._claims[chunk.unit]
+                self._counts["inserted"] += 1
+            return "accepted"
+
+    def _wanted(self, chunk: Chunk) -> bool:
+        plan, entry = self._plan, self._units.get(chunk.unit)
+        # No claim: complete, round over, or given out before a reset. A later version: from before a reset.
+        if chunk.unit not in self._claims or chunk.version > self._version:
+            return False
+        if entry and chunk.version < entry.version:
+            return False
+        if plan.mode == "sync" and chunk.version != self._version:
+            return False
+        stale = plan.mode == "async" and self._version - chunk.version > plan.max_staleness
+        if stale:
+            del self._claims[chunk.unit]
+            self._give_back(1.0)
+        if entry and (stale or chunk.version > entry.version):
+            del self._units[chunk.unit]
+        elif entry and chunk.parts != entry.parts:
+            self._counts["rejected"] += 1
+            raise other_parts(chunk, entry.parts)
+        elif entry and chunk.part in entry.blobs:
+            return False
+        return not stale
+
+    def take_round(self, version: int) -> list[list[bytes]] | None:
+        """See `Replay.take_round`."""
+        size = self._plan.units_per_round
+        with self._lock:
+            self._need_buffer()
+            if version != self._version:
+                raise not_current(version, self._version)
+            ready = [unit for unit in self._ready() if version * size <= unit < (version + 1) * size]
+            if len(ready) < size:
+                return None
+            if self._taken != version:
+                self._taken = version
+                self._counts["sampled"] += size
+            return [self._read(unit) for unit in ready]
+
+    def sample(self, n: int, seed: int) -> list[list[bytes]] | None:
+        """See `Replay.sample`."""
+        plan = self._plan
+        with self._lock:
+            self._need_buffer()
+            for unit in self._ready():
+                entry = self._units[unit]
+                if self._version - entry.version > plan.max_staleness:
+                    self._give_back(1 - entry.uses / plan.samples_per_insert)
+                    del self._units[unit]
+            ready = self._ready()
+            if len(ready) < plan.need(n):
+                return None
+            chosen = random.Random(seed).sample(ready, n)  # noqa: S311
+            blobs = [self._read(unit) for unit in chosen]
+            self._count_sample(chosen)
+            return blobs
+
+    def _count_sample(self, chosen: list[int]) -> None:
+        rate = self._plan.samples_per_insert
+        for unit in chosen:
+            self._units[unit].uses += 1
+            self._counts["sampled"] += 1
+            if self._units[unit].uses >= self._plan.uses(unit):
+                del self._units[unit]
+                self._counts["left"] += 1
+        while rate < 1 and self._counts["left"] < math.floor(self._counts["sampled"] / rate + 1e-9):
+            ready = self._ready()
+            if not ready:
+                break
+            del self._units[ready[0]]
+            self._counts["left"] += 1
+
+    def stats(self) -> ReplayStats:
+        """See `Replay.stats`."""
+        names = ("inserted", "sampled", "duplicates", "dropped_stale", "rejected", "waits")
+        with self._lock:
+            return ReplayStats(
+                version=self._version,
+                units=len(self._ready()),
+                bytes=self._bytes(),
+                claims=len(self._claims),
+                **{name: self._counts[name] for name in names},
+            )
+
+    def close(self) -> None:
+        """See `Replay.close`."""
+        with self._lock:
+            self._forget(live=False, version=0)
+
+    def _give_back(self, share: float) -> None:
+        self._counts["dropped_stale"] += 1
+        self._returned += share
+
+    def _ready(self) -> list[int]:
+        return sorted(unit for unit, entry in self._units.items() if entry.complete)
+
+    def _bytes(self) -> int:
+        return sum(entry.bytes for entry in self._units.values())
+
+    def _read(self, unit: int) -> list[bytes]:
+        entry = self._units[unit]
+        return [entry.blobs[part] for part in range(entry.parts)]
+
+    def _need_buffer(self) -> None:
+        if not self._live:
+            raise Unavailable("this replay was never reset, or is closed: reset it, then publish the current version")
