@@ -66,7 +66,7 @@ function jobRow(job) {
     [job.spec.task?.name ?? "–"],
     [make("div", { className: "bar" }, bar, make("span", { textContent: `${done} / ${total}` }))],
     [number(lastLoss(job))],
-    [percent(job.progress.metrics?.accuracy)],
+    [heldOut(job.progress.metrics)],
     [FINAL.has(job.state) ? "–" : span(job.progress.seconds_remaining)],
     [`${span(Date.now() / 1000 - job.created_at)} ago`],
   ];
@@ -165,12 +165,15 @@ function drawEvents(events) {
 
 // -------------------------------------------------------------- models
 
+function heldOut(metrics) {
+  return Number.isFinite(metrics?.accuracy) ? percent(metrics.accuracy) : number(metrics?.loss);
+}
+
 function modelRow(model) {
-  const held = model.metrics?.accuracy;
   const cells = [
     make("span", { className: "id", textContent: model.name }), String(model.version), model.kind,
     model.input_shape.join(" × "), String(model.outputs), model.parameters.toLocaleString("en"), bytes(model.bytes),
-    Number.isFinite(held) ? percent(held) : number(model.metrics?.loss),
+    heldOut(model.metrics),
     `${span(Date.now() / 1000 - model.created_at)} ago`,
   ];
   const left = new Set([0, 2, 3]);

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from warploom import __version__, errors
 from warploom.cli import app, specfile
 from warploom.cli.live import RunView
-from warploom.cli.output import Session, ago, one_line, size
+from warploom.cli.output import Session, ago, held_out, one_line, size
 from warploom.records import Adaptation, Event, Job, Model, Page, Prediction, Sweep, Trial
 
 COMMANDS = [
@@ -307,3 +307,9 @@ def test_the_view_survives_odd_events(capsys: pytest.CaptureFixture[str]) -> Non
 def test_formats() -> None:
     assert (size(10), size(2048), size(3 * 2**40)) == ("10 B", "2.0 KiB", "3072.0 GiB")
     assert ago(0).endswith("d ago")
+
+
+def test_a_regression_job_shows_its_held_out_loss() -> None:
+    assert held_out({"loss": 0.12345, "support_loss": 1.0}) == "loss 0.1235"
+    assert held_out({"loss": 0.5, "accuracy": 0.75}) == "75.0 %"
+    assert held_out({"support_loss": 1.0}) == "-"

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from warploom.cli.live import RunView
-from warploom.cli.output import AsJson, ago, client_of, console, emit_json, percent, shown, state, table
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, held_out, shown, state, table
 from warploom.cli.specfile import Overrides, SpecPath, read
 from warploom.records import SUCCEEDED
 
@@ -74,7 +74,7 @@ def jobs(
             job.spec.get("algorithm", {}).get("name"),
             job.spec.get("task", {}).get("name"),
             f"{job.progress.meta_step}/{job.progress.total}",
-            percent(job.progress.metrics.get("accuracy")),
+            held_out(job.progress.metrics),
             ago(job.created_at),
         )
         for job in page.data

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warploom.cli.output import AsJson, ago, client_of, console, emit_json, percent, shown, size, table
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, held_out, percent, shown, size, table
 from warploom.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _list(found: list[Model]) -> None:
             model.outputs,
             f"{model.parameters:,}",
             size(model.bytes),
-            percent(model.metrics.get("accuracy")),
+            held_out(model.metrics),
             ago(model.created_at),
         )
         for model in found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -111,6 +111,13 @@ def shown(value: Any) -> str:
 def percent(value: float | None) -> str:
     """A fraction as a percentage."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def held_out(metrics: Mapping[str, float]) -> str:
+    """The last measurement on held-out tasks: accuracy where there is one, else the loss."""
+    if "accuracy" in metrics or "loss" not in metrics:
+        return percent(metrics.get("accuracy"))
+    return f"loss {metrics['loss']:.4g}"
 
 
 def ago(at: float) -> str:
