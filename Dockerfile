@@ -11,7 +11,9 @@ FROM ${BASE_IMAGE} AS base
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 # Safe path: a file in the current directory must not shadow a module of ours or of the standard library.
-ENV PYTHONPATH=/srv/warploom \
+# Short spins of OpenMP threads: see SPIN in workers/placement.py.
+ENV GOMP_SPINCOUNT=10000 \
+    PYTHONPATH=/srv/warploom \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \

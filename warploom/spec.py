@@ -102,7 +102,9 @@ class ResourceSpec(Config):
     learner_gpus: float = Field(0, ge=0, le=8)
     rollout_cpus: float = Field(1, ge=0, le=256)
     rollout_threads: int = Field(1, ge=1, le=256, description="torch threads in a rollout actor")
-    learner_threads: int | None = Field(None, ge=1, le=256, description="torch threads in a learner; null: cores - 1")
+    learner_threads: int | None = Field(
+        None, ge=1, le=256, description="torch threads in a learner; null: all cores (async: 1)"
+    )
 
 
 class JobSpec(Config):

@@ -16,6 +16,7 @@ from warploom.build import build
 from warploom.learner import LearnerState
 from warploom.records import Progress
 from warploom.replay import Replay
+from warploom.spec import JobSpec
 from warploom.training import Alone, Group, LearnerLoop, Units, pack_state, unpack_state
 from warploom.types import Gradient, Tensors
 from workers.context import Assignment, JobContext
@@ -84,7 +85,7 @@ def _train_loop(config: dict[str, Any]) -> None:
 def learn(context: JobContext, group: Group) -> int:
     """One learner's whole life: restore, open the buffer, all rounds."""
     spec, leader = context.spec, group.rank == 0
-    torch.set_num_threads(spec.resources.learner_threads or _free_cores() // group.world or 1)
+    torch.set_num_threads(_threads(spec, group.world))
     algorithm = build(spec)
     state = restore(context, algorithm)
     device = "cuda" if spec.resources.learner_gpus > 0 and torch.cuda.is_available() else "cpu"
@@ -103,10 +104,12 @@ def learn(context: JobContext, group: Group) -> int:
     return loop.state.meta.version
 
 
-def _free_cores() -> int:
-    """All cores but one: threads that must share a core with another process wait for each other at every product,
-    and the evaluator, or a rollout in async mode, needs one."""
-    return max(1, (os.cpu_count() or 1) - 1)
+def _threads(spec: JobSpec, world: int) -> int:
+    """Torch threads of one learner: in sync mode its share of the cores, because rollouts rest while it works; in async
+    mode one, because they do not, and threads that share a core with others mostly wait for each other."""
+    if spec.resources.learner_threads:
+        return spec.resources.learner_threads
+    return max(1, (os.cpu_count() or 1) // world) if spec.training.mode == "sync" else 1
 
 
 def restore(context: JobContext, algorithm: Algorithm[Any]) -> LearnerState:

@@ -13,6 +13,10 @@ from warploom.errors import WarploomError
 
 STORE_BYTES = 128 * 2**20  # data goes through Redis; Ray's own store carries results of a few bytes
 LEAST_SLOTS = 16
+# How long an OpenMP thread spins for the others before it sleeps. With libgomp's own value, 30 times this, a learner of
+# two threads crawls as soon as another process takes one of its two cores: 1,232 ms for a meta-gradient of the Omniglot
+# net in place of 148 ms alone. With this one: 331 ms, and 173 ms alone.
+SPIN = ("GOMP_SPINCOUNT", "10000")
 
 
 def start_ray(address: str | None, *, cpus: int | None = None) -> None:
@@ -23,6 +27,7 @@ def start_ray(address: str | None, *, cpus: int | None = None) -> None:
         cpus: slots of an own cluster. CPUs are slots and not cores there: at least 16, so that a job with more
             actors than cores runs slowly instead of not at all.
     """
+    os.environ.setdefault(*SPIN)  # before Ray starts: its workers inherit it
     quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     if address is not None:
         ray.init(address=address, **quiet)

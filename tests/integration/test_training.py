@@ -89,19 +89,19 @@ def test_images_too(service: Service) -> None:
 
 
 def test_a_killed_rollout_is_replaced_and_changes_nothing(service: Service) -> None:
-    job_id = service.submit(sine(rounds=40))
+    job_id = service.submit(sine(rounds=24))
     wait_until(lambda: service.round(job_id) >= 2, 150)
     os.kill(pids("RolloutWorker")[0], signal.SIGKILL)
-    assert equal(service.weights(job_id), local(sine(rounds=40)))
+    assert equal(service.weights(job_id), local(sine(rounds=24)))
     assert service.last(job_id, "worker_lost")["role"] == "rollout"
     assert service.jobs.get(job_id).generation == 1
 
 
 def test_a_killed_learner_resumes_from_the_checkpoint_with_the_same_end(service: Service) -> None:
-    job_id = service.submit(sine(rounds=40))
+    job_id = service.submit(sine(rounds=24))
     wait_until(lambda: service.round(job_id) >= 3, 150)
     os.kill(pids("LearnerWorker")[0], signal.SIGKILL)
-    assert equal(service.weights(job_id), local(sine(rounds=40)))
+    assert equal(service.weights(job_id), local(sine(rounds=24)))
     assert service.jobs.get(job_id).generation == 2
     rounds = [e.data["meta_step"] for e in service.events.list(job_id, limit=10_000) if e.kind == "round"]
     again = next(i for i in range(1, len(rounds)) if rounds[i] <= rounds[i - 1])
@@ -109,12 +109,12 @@ def test_a_killed_learner_resumes_from_the_checkpoint_with_the_same_end(service:
 
 
 def test_a_supervisor_that_goes_gives_its_jobs_back_and_the_next_goes_on(service: Service) -> None:
-    job_id = service.submit(sine(rounds=40))
+    job_id = service.submit(sine(rounds=24))
     wait_until(lambda: service.round(job_id) >= 3, 150)
     service.stop()
     assert service.jobs.get(job_id).state == "queued"
     service.start()
-    assert equal(service.weights(job_id), local(sine(rounds=40)))
+    assert equal(service.weights(job_id), local(sine(rounds=24)))
     assert service.jobs.get(job_id).generation == 2
 
 
