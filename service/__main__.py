@@ -38,7 +38,7 @@ def _options(arguments: list[str] | None, settings: Settings) -> StackOptions:
     command.add_argument("--home", type=Path, default=settings.home, help="directory for all data")
     command.add_argument("--host", default=settings.api_host, help="address of the API")
     command.add_argument("--port", type=int, default=settings.api_port, help="port of the API; 0 finds a free one")
-    command.add_argument("--rollout-cpus", type=float, help="CPUs that all rollouts together may use")
+    command.add_argument("--rollout-cpus", type=int, help="rollouts that run at once; default: cores, at least 16")
     command.add_argument("--adapters", type=int, help="adapter actors")
     command.add_argument("--ready-file", type=Path, help="file to write once the API answers")
     command.add_argument("--verbose", action="store_true", help="logs of all parts to this terminal")

@@ -37,10 +37,13 @@ class Settings(BaseSettings):
     adapt_wait_s: float = Field(60, gt=0, description="seconds that a request waits for its answer")
     lease_s: float = Field(15, gt=0, description="seconds without heartbeat after which a job is claimed anew")
     heartbeat_s: float = Field(3, gt=0, description="seconds between two heartbeats")
-    rollout_cpus: float | None = Field(None, gt=0, description="CPUs that all rollouts together may use; null: all")
+    rollout_cpus: int | None = Field(
+        None,
+        ge=1,
+        description="rollouts, trials and Ray Train learners that an own Ray runs at once; null: cores, at least 16",
+    )
     adapters: int = Field(1, ge=0, le=1024, description="adapter actors")
     jobs_at_once: int = Field(4, ge=1, le=1024, description="jobs and sweeps that one supervisor runs at a time")
-    ray_slots: int | None = Field(None, ge=1, description="CPU slots of an own Ray; null: the cores, at least 16")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
 

@@ -38,7 +38,7 @@ class StackOptions:
         home: everything it keeps lies below; one stack at a time.
         host: address that the API listens on.
         port: port of the API; 0 for a free one.
-        rollout_cpus: CPUs that all rollouts together may use; None for all.
+        rollout_cpus: rollouts that run at once; None: cores, at least 16.
         adapters: adapter actors; None for the setting's default.
         verbose: children write to our terminal and not to `home/logs`.
         ready_file: written (JSON: url, pid) once the API answers.
@@ -53,7 +53,7 @@ class StackOptions:
     home: Path
     host: str = "127.0.0.1"
     port: int = 8000
-    rollout_cpus: float | None = None
+    rollout_cpus: int | None = None
     adapters: int | None = None
     verbose: bool = False
     ready_file: Path | None = None

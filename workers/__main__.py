@@ -29,7 +29,7 @@ def main() -> int:
     _listen(stopping)
     try:
         connections = connect(settings)
-        placement.start_ray(os.environ.get("RAY_ADDRESS"), cpus=settings.ray_slots)
+        placement.start_ray(os.environ.get("RAY_ADDRESS"), cpus=settings.rollout_cpus)
         _listen(stopping)  # again: Ray put handlers of its own in place
     except WarploomError as error:
         log.error("cannot start", reason=error.message)

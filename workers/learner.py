@@ -19,6 +19,7 @@ from warploom.replay import Replay
 from warploom.spec import JobSpec
 from warploom.training import Alone, Group, LearnerLoop, Units, pack_state, unpack_state
 from warploom.types import Gradient, Tensors
+from workers import placement
 from workers.context import Assignment, JobContext
 
 IDLE_S = 0.005
@@ -60,7 +61,7 @@ class LearnerGroup:
 
         context = JobContext(self._assignment)
         resources, training = context.spec.resources, context.spec.training
-        gpu = resources.learner_gpus > 0
+        gpu = placement.available_gpus(resources.learner_gpus) > 0
         trainer = TorchTrainer(
             _train_loop,
             train_loop_config={"assignment": self._assignment},

@@ -46,6 +46,12 @@ def start_actor(kind: type, *args: Any, cpus: float, gpus: float = 0.0, **option
     return ray.remote(kind).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **options).remote(*args)
 
 
+def available_gpus(wanted: float) -> float:
+    """`wanted` GPUs, or none when no node of the cluster has any: the work is then done on CPUs."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return wanted if resources.get("GPU", 0.0) > 0 else 0.0
+
+
 def call(actor: Any, method: str, *args: Any) -> Any:
     """Start `actor.method(*args)`; the future to give to `finished`."""
     return getattr(actor, method).remote(*args)

@@ -146,7 +146,10 @@ class JobRun:
 
     def _start_all(self) -> None:
         kind = LearnerWorker if self._spec.training.learners == 1 else LearnerGroup
-        gpus = self._spec.resources.learner_gpus if kind is LearnerWorker else 0.0
+        resources = self._spec.resources
+        if max(resources.learner_gpus, resources.rollout_gpus) > 0 and not placement.available_gpus(1.0):
+            self._tell("warning", {"message": "the cluster has no GPU; the job runs on CPUs"})
+        gpus = resources.learner_gpus if kind is LearnerWorker else 0.0
         self._parts.append(self._start("learner", "learner", kind, 0.0, gpus))
         self._parts.append(self._start_evaluator())
         wanted = self._spec.training.rollouts if self._spec.training.rounds else 0
@@ -154,6 +157,7 @@ class JobRun:
         self._phase = "training"
 
     def _start(self, role: str, ident: str, kind: type, cpus: float, gpus: float, *more: Any) -> _Part:
+        gpus = placement.available_gpus(gpus)
         actor = placement.start_actor(kind, self._assignment, *more, cpus=cpus, gpus=gpus)
         return _Part(role, ident, actor, placement.call(actor, "run"))
 

@@ -151,7 +151,10 @@ def _tune(sweep_id: str, spec: SweepSpec, home: Path) -> None:
 
     from workers.trial_watch import TrialWatch
 
-    resources = {"cpu": spec.job.resources.rollout_cpus, "gpu": spec.job.resources.rollout_gpus}
+    resources = {
+        "cpu": spec.job.resources.rollout_cpus,
+        "gpu": placement.available_gpus(spec.job.resources.rollout_gpus),
+    }
     trial = tune.with_parameters(_trial, sweep=spec.to_json(), home=str(home))
     tuner = tune.Tuner(
         tune.with_resources(trial, resources),

@@ -138,3 +138,4 @@ def _end(stack: Stack) -> None:
     assert stack.process.wait(60) == 0
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive, [p.cmdline() for p in alive]
+    assert "supervisor ended" in (stack.home / "logs" / "supervisor.log").read_text()

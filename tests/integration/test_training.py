@@ -154,6 +154,14 @@ def test_jobs_that_cannot_work_fail_alone_with_the_reason(service: Service, monk
     assert service.wait(good).state == "succeeded"
 
 
+def test_a_job_that_wants_gpus_runs_on_cpus_where_there_are_none(service: Service) -> None:
+    document = sine(rounds=1) | {"resources": {"rollout_gpus": 1, "learner_gpus": 0.5}}
+    job = service.wait(service.submit(document))
+    assert job.state == "succeeded", job.error
+    if not torch.cuda.is_available():
+        assert "no GPU" in service.last(job.id, "warning")["message"]
+
+
 def test_no_rounds_register_the_untrained_model(service: Service) -> None:
     document = {**sine(rounds=0), "algorithm": "none", "name": "floor"}
     job = service.wait(service.submit(document))

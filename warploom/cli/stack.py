@@ -21,7 +21,9 @@ def up(
     home: Annotated[Path | None, typer.Option(help="Folder for its data. Default: ~/.warploom.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: this machine only.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = None,
-    rollout_cpus: Annotated[float | None, typer.Option(help="CPUs that all rollouts together may use.")] = None,
+    rollout_cpus: Annotated[
+        int | None, typer.Option(min=1, help="Rollouts that run at once; default: cores, at least 16.")
+    ] = None,
     adapters: Annotated[int | None, typer.Option(help="Processes that answer adaptation requests.")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Write the address here once it is ready.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of all parts here.")] = False,
