@@ -103,7 +103,7 @@ class ResourceSpec(Config):
     rollout_cpus: float = Field(1, ge=0, le=256)
     rollout_threads: int = Field(1, ge=1, le=256, description="torch threads in a rollout actor")
     learner_threads: int | None = Field(
-        None, ge=1, le=256, description="torch threads in a learner; null: all cores (async: 1)"
+        None, ge=1, le=256, description="torch threads in a learner; null: all cores but one"
     )
 
 

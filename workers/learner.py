@@ -106,11 +106,8 @@ def learn(context: JobContext, group: Group) -> int:
 
 
 def _threads(spec: JobSpec, world: int) -> int:
-    """Torch threads of one learner: in sync mode its share of the cores, because rollouts rest while it works; in async
-    mode one, because they do not, and threads that share a core with others mostly wait for each other."""
-    if spec.resources.learner_threads:
-        return spec.resources.learner_threads
-    return max(1, (os.cpu_count() or 1) // world) if spec.training.mode == "sync" else 1
+    """Torch threads of one learner: its share of all cores but one, which the evaluator and the rollouts need."""
+    return spec.resources.learner_threads or max(1, ((os.cpu_count() or 1) - 1) // world)
 
 
 def restore(context: JobContext, algorithm: Algorithm[Any]) -> LearnerState:
