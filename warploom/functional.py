@@ -6,6 +6,7 @@ Shape suffixes: T tasks, B batch. θ are the adaptable parameters (roles adapt a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from warploom.configs import Kind
 from warploom.models.base import VECTORISED, Model
+from warploom.threads import own_module, side_by_side
 from warploom.types import Tensors
 
 
@@ -29,7 +31,7 @@ def forward(
         x_B: [B, *input].
         stats: statistics for batch normalisation; without them a layer takes those of the batch.
     """
-    outputs: Tensor = functional_call(model.module, {**params, **(stats or {})}, (x_B,))
+    outputs: Tensor = functional_call(own_module(model.module), {**params, **(stats or {})}, (x_B,))
     return outputs
 
 
@@ -88,7 +90,8 @@ def over_tasks(fn: Callable[..., Any], *args: Any, vectorise: bool) -> Any:
     Args:
         fn: takes the arguments of one task; returns a tensor, or a dict or tuple of such.
         args: tensors or dicts of tensors with leading dimension T.
-        vectorise: one call of `torch.func.vmap`, or a loop; both give the same up to round-off.
+        vectorise: one call of `torch.func.vmap`, or each task by itself, spread over the process's threads
+            (`warploom.threads`); both give the same up to round-off.
 
     Example:
         >>> over_tasks(lambda a: a.sum(), torch.ones(3, 2), vectorise=False).tolist()
@@ -101,7 +104,7 @@ def over_tasks(fn: Callable[..., Any], *args: Any, vectorise: bool) -> Any:
         finally:
             VECTORISED.reset(token)
     count = _leading(args[0])
-    return _stack([fn(*(_take(arg, t) for arg in args)) for t in range(count)])
+    return _stack(side_by_side([partial(fn, *(_take(arg, t) for arg in args)) for t in range(count)]))
 
 
 def expand(params: Mapping[str, Tensor], tasks: int) -> Tensors:

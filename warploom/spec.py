@@ -101,9 +101,9 @@ class ResourceSpec(Config):
     rollout_gpus: float = Field(0, ge=0, le=8)
     learner_gpus: float = Field(0, ge=0, le=8)
     rollout_cpus: float = Field(1, ge=0, le=256)
-    rollout_threads: int = Field(1, ge=1, le=256, description="torch threads in a rollout actor")
+    rollout_threads: int = Field(1, ge=1, le=256, description="threads of a rollout actor")
     learner_threads: int | None = Field(
-        None, ge=1, le=256, description="torch threads in a learner; null: all cores but one"
+        None, ge=1, le=256, description="threads of a learner; null: all cores, but one in async mode"
     )
 
 

@@ -17,6 +17,7 @@ from warploom.learner import LearnerState
 from warploom.records import Progress
 from warploom.replay import Replay
 from warploom.spec import JobSpec
+from warploom.threads import use_threads
 from warploom.training import Alone, Group, LearnerLoop, Units, pack_state, unpack_state
 from warploom.types import Gradient, Tensors
 from workers import placement
@@ -86,7 +87,7 @@ def _train_loop(config: dict[str, Any]) -> None:
 def learn(context: JobContext, group: Group) -> int:
     """One learner's whole life: restore, open the buffer, all rounds."""
     spec, leader = context.spec, group.rank == 0
-    torch.set_num_threads(_threads(spec, group.world))
+    use_threads(_threads(spec, group.world))
     algorithm = build(spec)
     state = restore(context, algorithm)
     device = "cuda" if spec.resources.learner_gpus > 0 and torch.cuda.is_available() else "cpu"
@@ -106,8 +107,12 @@ def learn(context: JobContext, group: Group) -> int:
 
 
 def _threads(spec: JobSpec, world: int) -> int:
-    """Torch threads of one learner: its share of all cores but one, which the evaluator and the rollouts need."""
-    return spec.resources.learner_threads or max(1, ((os.cpu_count() or 1) - 1) // world)
+    """Threads of one learner: its share of all cores.
+
+    In async mode rollouts work at the same time, and one core is left to them.
+    """
+    free = 1 if spec.training.mode == "async" else 0
+    return spec.resources.learner_threads or max(1, ((os.cpu_count() or 1) - free) // world)
 
 
 def restore(context: JobContext, algorithm: Algorithm[Any]) -> LearnerState:

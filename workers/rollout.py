@@ -10,6 +10,7 @@ import torch
 from warploom.build import build
 from warploom.errors import Fenced, Unavailable
 from warploom.rollout import RolloutLoop
+from warploom.threads import use_threads
 from workers.context import UNIT_LEASE_S, Assignment, JobContext
 
 IDLE_S = 0.01
@@ -35,7 +36,7 @@ class RolloutWorker:
         """
         context = JobContext(self._assignment)
         resources = context.spec.resources
-        torch.set_num_threads(resources.rollout_threads)
+        use_threads(resources.rollout_threads)
         device = "cuda" if resources.rollout_gpus > 0 and torch.cuda.is_available() else "cpu"
         loop = RolloutLoop(build(context.spec), context.spec, context.replay, self._worker, device)
         stop = threading.Event()

@@ -16,6 +16,7 @@ from warploom.configs import Kind, Role
 from warploom.errors import InvalidInput
 from warploom.models.configs import BatchNormMode
 from warploom.seeding import derive
+from warploom.threads import own_module
 from warploom.types import Tensors
 
 # Set while T tasks are computed in one vectorised call, where tensors cannot be asked for their memory layout.
@@ -55,7 +56,7 @@ class Model:
 
     def norms(self) -> dict[str, BatchNorm]:
         """The batch normalisation layers by name."""
-        return {name: layer for name, layer in self.module.named_modules() if isinstance(layer, BatchNorm)}
+        return {name: layer for name, layer in own_module(self.module).named_modules() if isinstance(layer, BatchNorm)}
 
 
 def make_model(
