@@ -21,9 +21,9 @@ from torch.func import functional_call, grad_and_value
 
 from warploom.algorithms.warpgrad import warp_gradients
 from warploom.functional import loss, over_tasks
-from warploom.models.configs import WarpConv4Config
+from warploom.models.configs.conv4 import WarpConv4Config
 from warploom.models.conv4 import build_warp_conv4
-from warploom.tasks.configs import OmniglotConfig
+from warploom.tasks.configs.omniglot import OmniglotConfig
 
 STEPS, TASKS, BATCH, LR = 50, 5, 20, 0.1
 

@@ -17,7 +17,7 @@ def build_family(config: TaskConfig) -> TaskFamily[Any]:
     """The task family that `config` describes.
 
     Example:
-        >>> from warploom.tasks.configs import SinusoidConfig
+        >>> from warploom.tasks.configs.sinusoid import SinusoidConfig
         >>> build_family(SinusoidConfig()).config.outputs
         1
     """

@@ -37,8 +37,12 @@ class AlgorithmConfig(NamedConfig):
 
     needs: ClassVar[frozenset[Role]] = frozenset()
 
-    def default_rounds_limit(self) -> int | None:
-        """The largest number of rounds that makes sense, or None for no limit."""
+    def why_unfit(self, task: TaskConfig, model: ModelConfig) -> str | None:  # noqa: ARG002
+        """Why this algorithm cannot learn with such a task or model, with what would fit; None when it can.
+
+        A sentence without its subject: "needs a regression task, …; use sinusoid". Roles of parameters are checked
+        apart, by `needs`.
+        """
         return None
 
 

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
 from warploom.algorithms.base import Algorithm
-from warploom.functional import task_loss
 from warploom.seeding import derive
 from warploom.spec import JobSpec
-from warploom.types import MetaState, TaskRef, Tasks
+from warploom.types import MetaState, TaskRef
 
 TASKS_AT_ONCE = 25
 
@@ -36,11 +33,11 @@ def evaluate(
 
     Returns:
         `loss`, `loss_ci95`, `support_loss_before` (without adapting), `tasks`, `diverged` (tasks whose loss is not
-        finite; they are left out of the means of losses), and for classification `accuracy`, `accuracy_ci95` in
-        [0, 1]. Without any finite loss there is no `loss`.
+        finite; they are left out of the means of losses), and what else the family's `scores` tell: `accuracy`,
+        `accuracy_ci95` in [0, 1] for classification, `nrmse` for regression. Without any finite loss there is no
+        `loss`.
     """
-    losses: list[float] = []
-    accuracies: list[float] = []
+    rows: list[dict[str, float]] = []
     before: list[float] = []
     size = TASKS_AT_ONCE if not algorithm.model.convolutional else 1
     for start in range(0, len(refs), size):
@@ -49,23 +46,14 @@ def evaluate(
         seeds = [derive(seed, "evaluate", ref.split, ref.index) for ref in group]
         adapted = algorithm.adapt(meta, tasks, seeds=seeds, steps=steps, lr=lr)
         before += adapted.losses_TK[:, 0].tolist()
-        own_losses, own_accuracies = _score(algorithm, meta, tasks, adapted)
-        losses += own_losses
-        accuracies += own_accuracies
-    found = {"tasks": float(len(losses)), "diverged": float(sum(not math.isfinite(value) for value in losses))}
-    for name, values in (("loss", losses), ("accuracy", accuracies), ("support_loss_before", before)):
+        outputs_TQ = algorithm.predict(meta, adapted, tasks.query_x)
+        rows += [algorithm.family.scores(outputs_TQ[t], tasks.query_y[t]) for t in range(tasks.count)]
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"support_loss_before": before}
+    losses = columns["loss"]
+    found = {"tasks": float(len(rows)), "diverged": float(sum(not math.isfinite(value) for value in losses))}
+    for name, values in columns.items():
         found |= _interval(name, [value for value in values if math.isfinite(value)])
     return found
-
-
-def _score(algorithm: Algorithm[Any], meta: MetaState, tasks: Tasks, adapted: Any) -> tuple[list[float], list[float]]:
-    outputs_TQ = algorithm.predict(meta, adapted, tasks.query_x)
-    kind = algorithm.model.kind
-    losses = [float(task_loss(kind, outputs_TQ[t], tasks.query_y[t])) for t in range(tasks.count)]
-    if kind == "regression":
-        return losses, []
-    right = (outputs_TQ.argmax(-1) == tasks.query_y).to(torch.float64).mean(-1)
-    return losses, right.tolist()
 
 
 def _interval(name: str, values: Sequence[float]) -> dict[str, float]:

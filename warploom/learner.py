@@ -72,7 +72,7 @@ def learn_round(
         TrainingFailed: too many non-finite meta-gradients in a row.
     """
     started = time.perf_counter()
-    outer = algorithm.outer()
+    outer = algorithm.outer(state.meta.version)
     round_seed = derive(seed, "round", state.meta.version)
     updates = dropped_in_a_row = 0
     for batch in algorithm.minibatches(experiences, seed=round_seed):

@@ -23,21 +23,22 @@ class Entry(NamedTuple):
 
 
 ALGORITHMS: dict[str, Entry] = {
-    "warpgrad": Entry("warploom.algorithms.configs:WarpGradConfig", "warploom.algorithms.warpgrad:WarpGrad"),
-    "none": Entry("warploom.algorithms.configs:NoMetaConfig", "warploom.algorithms.none:NoMeta"),
+    "warpgrad": Entry("warploom.algorithms.configs.warpgrad:WarpGradConfig", "warploom.algorithms.warpgrad:WarpGrad"),
+    "maml": Entry("warploom.algorithms.configs.maml:MAMLConfig", "warploom.algorithms.maml:MAML"),
+    "none": Entry("warploom.algorithms.configs.none:NoMetaConfig", "warploom.algorithms.none:NoMeta"),
 }
 
 TASKS: dict[str, Entry] = {
-    "omniglot": Entry("warploom.tasks.configs:OmniglotConfig", "warploom.tasks.omniglot:Omniglot"),
-    "glyphs": Entry("warploom.tasks.configs:GlyphsConfig", "warploom.tasks.glyphs:Glyphs"),
-    "sinusoid": Entry("warploom.tasks.configs:SinusoidConfig", "warploom.tasks.sinusoid:Sinusoid"),
+    "omniglot": Entry("warploom.tasks.configs.omniglot:OmniglotConfig", "warploom.tasks.omniglot:Omniglot"),
+    "glyphs": Entry("warploom.tasks.configs.glyphs:GlyphsConfig", "warploom.tasks.glyphs:Glyphs"),
+    "sinusoid": Entry("warploom.tasks.configs.sinusoid:SinusoidConfig", "warploom.tasks.sinusoid:Sinusoid"),
 }
 
 MODELS: dict[str, Entry] = {
-    "conv4": Entry("warploom.models.configs:Conv4Config", "warploom.models.conv4:build_conv4"),
-    "warp_conv4": Entry("warploom.models.configs:WarpConv4Config", "warploom.models.conv4:build_warp_conv4"),
-    "mlp": Entry("warploom.models.configs:MLPConfig", "warploom.models.mlp:build_mlp"),
-    "warp_mlp": Entry("warploom.models.configs:WarpMLPConfig", "warploom.models.mlp:build_warp_mlp"),
+    "conv4": Entry("warploom.models.configs.conv4:Conv4Config", "warploom.models.conv4:build_conv4"),
+    "warp_conv4": Entry("warploom.models.configs.conv4:WarpConv4Config", "warploom.models.conv4:build_warp_conv4"),
+    "mlp": Entry("warploom.models.configs.mlp:MLPConfig", "warploom.models.mlp:build_mlp"),
+    "warp_mlp": Entry("warploom.models.configs.mlp:WarpMLPConfig", "warploom.models.mlp:build_warp_mlp"),
 }
 
 TABLES: dict[Shelf, dict[str, Entry]] = {"algorithm": ALGORITHMS, "task": TASKS, "model": MODELS}

@@ -151,7 +151,10 @@ class JobSpec(Config):
                 f"{self.model.name!r} has none; models that fit: {', '.join(fitting) or 'none of the table'}"
             )
         reason = self.model.why_unfit(self.task.input_shape, self.task.outputs)
-        return f"model {self.model.name!r} {reason}" if reason else None
+        if reason:
+            return f"model {self.model.name!r} {reason}"
+        reason = self.algorithm.why_unfit(self.task, self.model)
+        return f"algorithm {self.algorithm.name!r} {reason}" if reason else None
 
     @classmethod
     def parse(cls, document: Any) -> JobSpec:
@@ -184,7 +187,7 @@ def first_problem(error: ValidationError) -> WarploomError:
     """The first complaint of pydantic as one of our errors."""
     first = error.errors(include_url=False)[0]
     message = str(first["msg"]).removeprefix("Value error, ")
-    kind = UnfitPair if "models that fit" in message or message.startswith("model ") else InvalidInput
+    kind = UnfitPair if message.startswith(("model '", "algorithm '")) else InvalidInput
     field = pointer(first["loc"]) or "/model"
     value = first.get("input")
     shown = value if isinstance(value, str | int | float | bool | None) else type(value).__name__

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from tests.support.families import Noise, NoiseImagesConfig, doubled
-from warploom.algorithms.configs import NoMetaConfig
+from warploom.algorithms.configs.none import NoMetaConfig
 from warploom.algorithms.none import NoMeta
 from warploom.errors import InvalidInput
 from warploom.functional import batch_stats, forward
 from warploom.models.base import BatchNorm, make_model
-from warploom.models.configs import Conv4Config
+from warploom.models.configs.conv4 import Conv4Config
 from warploom.models.conv4 import build_conv4
 from warploom.types import Adapted, TaskRef
 

@@ -7,10 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from warploom.models.configs import Conv4Config, MLPConfig, WarpConv4Config, WarpMLPConfig
+from warploom.models.configs.conv4 import Conv4Config, WarpConv4Config
+from warploom.models.configs.mlp import MLPConfig, WarpMLPConfig
 from warploom.models.conv4 import Stem, build_conv4, build_warp_conv4
 from warploom.models.mlp import build_mlp, build_warp_mlp
-from warploom.tasks.configs import GlyphsConfig, OmniglotConfig, SinusoidConfig
+from warploom.tasks.configs.glyphs import GlyphsConfig
+from warploom.tasks.configs.omniglot import OmniglotConfig
+from warploom.tasks.configs.sinusoid import SinusoidConfig
 
 
 @pytest.mark.parametrize("channels", [1, 3])

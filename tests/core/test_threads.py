@@ -10,9 +10,9 @@ import torch
 from torch.func import grad
 
 from warploom.functional import batch_stats, loss, over_tasks
-from warploom.models.configs import Conv4Config
+from warploom.models.configs.conv4 import Conv4Config
 from warploom.models.conv4 import build_conv4
-from warploom.tasks.configs import GlyphsConfig
+from warploom.tasks.configs.glyphs import GlyphsConfig
 from warploom.threads import side_by_side, use_threads
 
 

@@ -11,11 +11,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.support.families import Noise, NoiseCurvesConfig, NoiseImagesConfig, doubled
-from warploom.algorithms.configs import WarpGradConfig
+from warploom.algorithms.configs.warpgrad import WarpGradConfig
 from warploom.algorithms.warpgrad import LeapGradient, WarpGrad, warp_gradients
 from warploom.inner import SupportBatches
 from warploom.learner import share
-from warploom.models.configs import WarpConv4Config, WarpMLPConfig
+from warploom.models.configs.conv4 import WarpConv4Config
+from warploom.models.configs.mlp import WarpMLPConfig
 from warploom.models.conv4 import build_warp_conv4
 from warploom.models.mlp import build_warp_mlp
 from warploom.types import Gradient, TaskRef

@@ -8,17 +8,19 @@ call. Shape suffixes: T tasks, Q query, K inner steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from warploom.algorithms.configs import InnerLoopConfig
+from warploom.algorithms.configs.base import InnerLoopConfig
 from warploom.errors import UnfitPair
 from warploom.functional import batch_stats, forward, over_tasks, vectorises
 from warploom.inner import InnerStep, SupportBatches, descend
 from warploom.models.base import Model
+from warploom.optim.base import Settings
+from warploom.optim.build import build_optimiser
 from warploom.outer import Outer
 from warploom.tasks.base import TaskFamily
 from warploom.types import Adapted, Experience, Gradient, MetaState, Tasks, Tensors
@@ -45,7 +47,8 @@ class Algorithm(ABC, Generic[ConfigT]):
         self.config = config
         self.model = model
         self.family = family
-        self.adaptable = frozenset(model.names("adapt", "head"))
+        self.adaptable = frozenset(self.adapts())
+        self.optimiser = build_optimiser(config.inner_optimiser)
 
     # The four methods of the seam.
 
@@ -56,7 +59,8 @@ class Algorithm(ABC, Generic[ConfigT]):
             for name, layer in self.model.norms().items():
                 stats[f"{name}.mean"] = torch.zeros_like(layer.bias.detach())
                 stats[f"{name}.var"] = torch.ones_like(layer.bias.detach())
-        return MetaState(version=0, params=self.model.initial(seed), stats=stats)
+        params = self.model.initial(seed)
+        return MetaState(version=0, params=params | self.also_learned(params, seed), stats=stats)
 
     def adapt(
         self,
@@ -76,7 +80,7 @@ class Algorithm(ABC, Generic[ConfigT]):
             steps: K; default from the config.
             lr: α, one for all or one per task; default from the config.
         """
-        batches = self._batches(tasks, seeds)
+        batches = self._batches(tasks, seeds, steps)
         losses: list[Tensor] = []
         last: InnerStep | None = None
         for last in self._path(meta, tasks, batches, steps, lr):
@@ -100,12 +104,69 @@ class Algorithm(ABC, Generic[ConfigT]):
         yield list(experiences)
 
     @abstractmethod
-    def outer(self) -> Outer:
-        """The outer optimiser with its step sizes."""
+    def outer(self, version: int = 0) -> Outer:
+        """The outer optimiser with its step sizes, at a version of the meta-state (for schedules)."""
+
+    # What adaptation is made of (`warploom.inner.InnerLoop`); an algorithm overrides what it changes. All are pure
+    # functions for one task, so that they go under `torch.func` transforms. `learned` is `MetaState.params`.
+
+    def adapts(self) -> list[str]:
+        """The names of the parameters that the inner loop moves."""
+        return self.model.names("adapt", "head")
+
+    def also_learned(self, params: Tensors, seed: int) -> Tensors:  # noqa: ARG002
+        """Meta-parameters beside the model's own, such as learned step sizes; names with a `:` (`lr:layer0.weight`)."""
+        return {}
+
+    def start(self, learned: Tensors) -> Tensors:
+        """θ_0."""
+        return {name: learned[name] for name in self.model.roles if name in self.adaptable}
+
+    def fixed(self, learned: Tensors) -> Tensors:
+        """The model's parameters that the inner loop holds fixed."""
+        return {name: learned[name] for name in self.model.roles if name not in self.adaptable}
+
+    def support_loss(
+        self, learned: Tensors, theta: Tensors, x_B: Tensor, y_B: Tensor, stats: Mapping[str, Tensor]
+    ) -> Tensor:
+        """L_task(θ): the family's loss of the model."""
+        return self.family.loss(self.model, {**self.fixed(learned), **theta}, x_B, y_B, stats)
+
+    def inner_state(self, learned: Tensors, theta: Tensors) -> Tensors:  # noqa: ARG002
+        """The inner optimiser's state before the first step."""
+        return self.optimiser.init(theta)
+
+    def inner_settings(self, learned: Tensors, k: int, lr: Tensor) -> Settings:  # noqa: ARG002
+        """The inner optimiser's settings at step k."""
+        return {**self.optimiser.settings(), "lr": lr}
+
+    def inner_step(
+        self, learned: Tensors, k: int, theta: Tensors, gradient: Tensors, state: Tensors, lr: Tensor
+    ) -> tuple[Tensors, Tensors]:
+        """One step of the inner optimiser."""
+        return self.optimiser.step(theta, gradient, state, self.inner_settings(learned, k, lr))
+
+    def outer_loss(
+        self,
+        learned: Tensors,
+        theta: Tensors,
+        x_S: Tensor,
+        x_Q: Tensor,
+        y_Q: Tensor,
+        stats: Mapping[str, Tensor],
+    ) -> Tensor:
+        """The loss of queries as they will be predicted: normalised by the support set's statistics under θ.
+
+        Differentiable in `learned` and θ, the statistics included.
+        """
+        params = {**self.fixed(learned), **theta}
+        if self.model.norms() and self.model.bn_mode == "task":
+            stats = batch_stats(self.model, params, x_S)
+        return self.family.loss(self.model, params, x_Q, y_Q, stats)
 
     def predict(self, meta: MetaState, adapted: Adapted, x_TQ: Tensor) -> Tensor:
         """Logits or values [T, Q, outputs] of T adapted models for their queries [T, Q, *input]."""
-        fixed = self._fixed(meta)
+        fixed = self.fixed(meta.params)
 
         def one(params: Tensors, stats: Tensors, x_Q: Tensor) -> Tensor:
             return forward(self.model, {**fixed, **params}, x_Q, stats)
@@ -130,28 +191,30 @@ class Algorithm(ABC, Generic[ConfigT]):
         lr: float | Sequence[float] | None,
     ) -> Iterator[InnerStep]:
         return descend(
-            self.model,
-            {name: meta.params[name] for name in self.model.roles if name in self.adaptable},
-            self._fixed(meta),
+            self,
+            meta.params,
             batches,
             steps=self.config.inner_steps if steps is None else steps,
             lr=self.config.inner_lr if lr is None else lr,
-            stats=meta.stats if self.model.bn_mode == "running" else {},
+            stats=self.given_stats(meta),
             tasks=tasks.count,
             vectorise=self._vectorise(tasks.support_x),
         )
 
-    def _batches(self, tasks: Tasks, seeds: Sequence[int]) -> SupportBatches:
+    def given_stats(self, meta: MetaState) -> Tensors:
+        """Statistics of batch normalisation that hold while a task adapts: the running ones, or none."""
+        return meta.stats if self.model.bn_mode == "running" else {}
+
+    def _batches(self, tasks: Tasks, seeds: Sequence[int], steps: int | None = None) -> SupportBatches:
         return SupportBatches(
             tasks.support_x,
             tasks.support_y,
             size=self.config.inner_batch,
             augment=self.family.augment,
             seeds=seeds,
+            phases=self.family.phases,
+            steps=self.config.inner_steps if steps is None else steps,
         )
-
-    def _fixed(self, meta: MetaState) -> Tensors:
-        return {name: value for name, value in meta.params.items() if name not in self.adaptable}
 
     def _stats(self, meta: MetaState, params: Tensors, batches: SupportBatches, tasks: Tasks) -> Tensors:
         """Statistics to predict with: the support set's under the adapted parameters, or the running ones."""
@@ -163,7 +226,7 @@ class Algorithm(ABC, Generic[ConfigT]):
 
     def task_stats(self, meta: MetaState, params: Tensors, x_TS: Tensor) -> Tensors:
         """Batch statistics of each task's inputs [T, S, *input] under its own parameters."""
-        fixed = self._fixed(meta)
+        fixed = self.fixed(meta.params)
         with torch.no_grad():
             stats: Tensors = over_tasks(
                 lambda own, x_S: batch_stats(self.model, {**fixed, **own}, x_S),

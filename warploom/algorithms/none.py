@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from warploom.algorithms.base import Algorithm
-from warploom.algorithms.configs import NoMetaConfig
+from warploom.algorithms.configs.none import NoMetaConfig
 from warploom.outer import Outer
 from warploom.types import Experience, Gradient, MetaState, Tasks
 
@@ -35,6 +35,6 @@ class NoMeta(Algorithm[NoMetaConfig]):
         """Empty."""
         return Gradient({}, float(len(experiences)))
 
-    def outer(self) -> Outer:
+    def outer(self, version: int = 0) -> Outer:  # noqa: ARG002
         """Nothing moves."""
         return Outer("sgd", {})

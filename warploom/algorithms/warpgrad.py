@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from warploom.algorithms.base import Algorithm, mean_gradient
-from warploom.algorithms.configs import WarpGradConfig
+from warploom.algorithms.configs.warpgrad import WarpGradConfig
 from warploom.functional import loss, over_tasks, vectorises
 from warploom.inner import InnerStep, SupportBatches
 from warploom.models.base import Model
@@ -91,7 +91,7 @@ class WarpGrad(Algorithm[WarpGradConfig]):
         gradient_M = warp_gradients(
             self.model,
             theta_M,
-            self._fixed(meta),
+            self.fixed(meta.params),
             tuple(torch.stack([batch[i] for batch in drawn]).to(device) for i in range(4)),
             lr=self.config.inner_lr,
             warps=self.model.names("warp"),
@@ -101,7 +101,7 @@ class WarpGrad(Algorithm[WarpGradConfig]):
         )
         return Gradient({name: value.mean(0) for name, value in gradient_M.items()}, float(len(points)))
 
-    def outer(self) -> Outer:
+    def outer(self, version: int = 0) -> Outer:  # noqa: ARG002
         """β for the warp, λβ for the initialisation if it is learned."""
         rates = dict.fromkeys(self.model.names("warp"), self.config.warp_lr)
         if self.config.initialisation != "none":

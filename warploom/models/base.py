@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from warploom.configs import Kind, Role
 from warploom.errors import InvalidInput
-from warploom.models.configs import BatchNormMode
+from warploom.models.configs.base import BatchNormMode
 from warploom.seeding import derive
 from warploom.threads import own_module
 from warploom.types import Tensors
@@ -121,7 +121,11 @@ class BatchNorm(nn.Module):
         """Normalise [B, C, ...]."""
         if self.mean.numel() == 0:
             return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        return nn.functional.batch_norm(x, self.mean, self.var, self.weight, self.bias, False, 0.0, self.eps)
+        # Written out, because torch's own function gives no derivative with respect to the statistics.
+        scale = self.weight * torch.rsqrt(self.var + self.eps)
+        shift = self.bias - self.mean * scale
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        return x * scale.view(shape) + shift.view(shape)
 
 
 def activation(name: str) -> nn.Module:

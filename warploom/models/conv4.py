@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from warploom.configs import Role, TaskConfig
 from warploom.models.base import VECTORISED, BatchNorm, Model, activation, make_model
-from warploom.models.configs import Conv4Config, WarpConv4Config
+from warploom.models.configs.conv4 import Conv4Config, WarpConv4Config
 
 STEM_CHANNELS = 4
 
@@ -70,7 +70,7 @@ def build_conv4(config: Conv4Config, task: TaskConfig) -> Model:
     """The plain net; all but the head has role adapt.
 
     Example:
-        >>> from warploom.tasks.configs import GlyphsConfig
+        >>> from warploom.tasks.configs.glyphs import GlyphsConfig
         >>> build_conv4(Conv4Config(filters=8), GlyphsConfig()).names("warp")
         []
     """

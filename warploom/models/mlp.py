@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from warploom.configs import Role, TaskConfig
 from warploom.models.base import Model, activation, make_model
-from warploom.models.configs import MLPConfig, WarpMLPConfig
+from warploom.models.configs.mlp import MLPConfig, WarpMLPConfig
 
 
 class LinearWarp(nn.Module):
@@ -34,7 +34,7 @@ def build_mlp(config: MLPConfig, task: TaskConfig) -> Model:
     """Linear → activation for each hidden width, then a linear head.
 
     Example:
-        >>> from warploom.tasks.configs import SinusoidConfig
+        >>> from warploom.tasks.configs.sinusoid import SinusoidConfig
         >>> build_mlp(MLPConfig(hidden=(40, 40)), SinusoidConfig()).names("head")
         ['head.weight', 'head.bias']
     """

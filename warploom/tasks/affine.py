@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from warploom.tasks.configs import AugmentConfig
+from warploom.tasks.configs.base import AugmentConfig
 
 
 def augmented(config: AugmentConfig, x_B: Tensor, generator: Generator) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 from warploom.seeding import derive, generator
 from warploom.tasks.affine import augmented
 from warploom.tasks.base import TaskFamily
-from warploom.tasks.configs import GlyphsConfig
+from warploom.tasks.configs.glyphs import GlyphsConfig
 from warploom.tasks.data import OneTask, pick_of_epoch, stack
 from warploom.types import Split, TaskRef, Tasks
 

@@ -24,7 +24,7 @@ from warploom.errors import DataMissing, InvalidInput, WireError
 from warploom.seeding import derive, generator
 from warploom.tasks.affine import augmented
 from warploom.tasks.base import TaskFamily
-from warploom.tasks.configs import OmniglotConfig
+from warploom.tasks.configs.omniglot import OmniglotConfig
 from warploom.tasks.data import ARCHIVES, OneTask, cache_root, data_root, pick_of_epoch, stack
 from warploom.types import Split, TaskRef, Tasks
 

@@ -8,7 +8,7 @@ import torch
 
 from warploom.seeding import generator
 from warploom.tasks.base import TaskFamily
-from warploom.tasks.configs import SinusoidConfig
+from warploom.tasks.configs.sinusoid import SinusoidConfig
 from warploom.tasks.data import OneTask, stack
 from warploom.types import TaskRef, Tasks
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from warploom.seeding import generator
 from warploom.tasks.affine import augmented, random_affine
-from warploom.tasks.configs import GlyphsConfig
+from warploom.tasks.configs.glyphs import GlyphsConfig
 
 STILL = {"rotate_deg": 0.0, "translate": 0.0, "scale_min": 1.0, "scale_max": 1.0}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from warploom.seeding import generator
-from warploom.tasks.configs import GlyphsConfig
+from warploom.tasks.configs.glyphs import GlyphsConfig
 from warploom.tasks.glyphs import CONTROLS, STROKES, Glyphs, assign_hands, draw, make_alphabet, render
 from warploom.types import Split, TaskRef, Tasks
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warploom.errors import DataMissing, InvalidInput, WireError
 from warploom.tasks import omniglot
-from warploom.tasks.configs import OmniglotConfig
+from warploom.tasks.configs.omniglot import OmniglotConfig
 from warploom.tasks.omniglot import Omniglot, load_drawings
 from warploom.types import Split, TaskRef
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from warploom.errors import InvalidInput
-from warploom.tasks.configs import SinusoidConfig
+from warploom.tasks.configs.sinusoid import SinusoidConfig
 from warploom.tasks.sinusoid import Sinusoid
 from warploom.types import TaskRef
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from warploom.errors import NotFound, Unavailable, WireError
 from warploom.tasks import data
-from warploom.tasks.configs import GlyphsConfig, OmniglotConfig
+from warploom.tasks.configs.glyphs import GlyphsConfig
+from warploom.tasks.configs.omniglot import OmniglotConfig
 from warploom.types import TaskRef
 
 BODY = bytes(range(256)) * 1500

@@ -1,4 +1,4 @@
-"""What can be set about each model. No torch here: the API reads these."""
+"""What can be set about `conv4` and `warp_conv4`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from warploom.configs import ModelConfig, Role
-
-BatchNormMode = Literal["task", "transductive", "running"]
-Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh"]
-WARPED: frozenset[Role] = frozenset({"adapt", "warp", "head"})
-
-
-class NormConfig(ModelConfig):
-    """How batch normalisation treats the examples to predict.
-
-    `task`: by the statistics of the task's support set, so that one query at a time equals the batch.
-    `running`: by statistics gathered over meta-training. `transductive`: by the queries' own batch, which leaks
-    from one query to the next and is here for comparison with papers that do so.
-    """
-
-    bn_mode: BatchNormMode = "task"
+from warploom.configs import Role
+from warploom.models.configs.base import WARPED, Activation, NormConfig
 
 
 class Conv4Config(NormConfig):
@@ -61,26 +47,3 @@ class WarpConv4Config(Conv4Config):
     warp_batch_norm: bool = Field(False, description="normalise the input of the warp layer")
     warp_residual: bool = Field(False, description="add the warp layer's input to its output")
     warp_final_head: bool = Field(False, description="an adaptable linear layer, then a warp layer to the classes")
-
-
-class MLPConfig(ModelConfig):
-    """Linear layers with an activation between them."""
-
-    summary: ClassVar[str] = "fully connected net"
-    source: ClassVar[str] = "Finn, Abbeel, Levine, ICML 2017 (1-40-40-1 on sine waves)"
-
-    name: Literal["mlp"] = "mlp"
-    hidden: tuple[int, ...] = Field((40, 40), min_length=1, max_length=16)
-    activation: Activation = "relu"
-
-
-class WarpMLPConfig(MLPConfig):
-    """`mlp` with a square linear warp layer after each hidden activation."""
-
-    summary: ClassVar[str] = "fully connected net with a linear warp layer after each hidden layer"
-    source: ClassVar[str] = "Flennerhag et al., ICLR 2020, Figure 6"
-    provides: ClassVar[frozenset[Role]] = WARPED
-
-    name: Literal["warp_mlp"] = "warp_mlp"  # type: ignore[assignment]
-    warp_activation: Activation | None = None
-    warp_residual: bool = True

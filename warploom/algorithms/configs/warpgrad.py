@@ -1,4 +1,4 @@
-"""What can be set about each algorithm. No torch here: the API reads these."""
+"""What can be set about the WarpGrad algorithms."""
 
 from __future__ import annotations
 
@@ -6,26 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from warploom.configs import AlgorithmConfig, Role
-
-
-class InnerLoopConfig(AlgorithmConfig):
-    """The inner loop: plain SGD on the adaptable parameters of one task."""
-
-    inner_lr: float = Field(0.05, gt=0, le=100, description="α, the step size of adaptation")
-    inner_steps: int = Field(20, ge=1, le=10_000, description="K, the steps of adaptation")
-    inner_batch: int | None = Field(
-        None, ge=1, le=65_536, description="support examples per step, drawn anew each step; null for all of them"
-    )
-
-
-class NoMetaConfig(InnerLoopConfig):
-    """No meta-training: each task starts from the same random initialisation. The floor to beat."""
-
-    summary: ClassVar[str] = "no meta-training: adaptation from a random initialisation"
-    source: ClassVar[str] = "the baseline of every paper"
-
-    name: Literal["none"] = "none"
+from warploom.algorithms.configs.base import InnerLoopConfig
+from warploom.configs import Role
 
 
 class WarpGradConfig(InnerLoopConfig):

@@ -1,0 +1,1 @@
+"""Optimisers of the inner loop as pure functions, differentiable in parameters, gradients, state and settings."""

@@ -1,0 +1,1 @@
+"""What can be set about each task family, a file for each. No torch here: the API reads these."""
