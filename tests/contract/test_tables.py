@@ -30,12 +30,12 @@ SMALL_MODELS = {
 
 
 def fitting():
-    """Every combination of the tables that a job may name, in a small size."""
-    for algorithm, task, model in itertools.product(registry.ALGORITHMS, SMALL_TASKS, registry.MODELS):
+    """Every algorithm with each small family and model that it may be paired with."""
+    for algorithm, task, model in itertools.product(registry.ALGORITHMS, SMALL_TASKS, SMALL_MODELS):
         document = {
             "algorithm": {"name": algorithm, "inner_steps": 3, "inner_lr": 0.05},
             "task": {"name": task, **SMALL_TASKS[task]},
-            "model": {"name": model, **SMALL_MODELS.get(model, {})},
+            "model": {"name": model, **SMALL_MODELS[model]},
             "training": {"rounds": 2, "meta_batch": 2, "unit": 2},
             "evaluation": {"every": 1, "tasks": 2},
         }
