@@ -32,13 +32,14 @@ def evaluate(
     """Query loss and accuracy after adaptation: mean over tasks with the half-width of its 95 % interval.
 
     Returns:
-        `loss`, `loss_ci95`, `support_loss_before` (without adapting), `tasks`, `diverged` (tasks whose loss is not
-        finite; they are left out of the means of losses), and what else the family's `scores` tell: `accuracy`,
-        `accuracy_ci95` in [0, 1] for classification, `nrmse` for regression. Without any finite loss there is no
-        `loss`.
+        `loss`, `loss_ci95`, `support_loss_before` (without adapting), `support_loss_auc` (mean over the steps),
+        `tasks`, `diverged` (tasks whose loss is not finite; they are left out of the means of losses), and what else
+        the family's `scores` tell: `accuracy`, `accuracy_ci95` in [0, 1] for classification, `nrmse` for regression.
+        Without any finite loss there is no `loss`.
     """
     rows: list[dict[str, float]] = []
     before: list[float] = []
+    area: list[float] = []
     size = TASKS_AT_ONCE if not algorithm.model.convolutional else 1
     for start in range(0, len(refs), size):
         group = list(refs[start : start + size])
@@ -46,9 +47,13 @@ def evaluate(
         seeds = [derive(seed, "evaluate", ref.split, ref.index) for ref in group]
         adapted = algorithm.adapt(meta, tasks, seeds=seeds, steps=steps, lr=lr)
         before += adapted.losses_TK[:, 0].tolist()
+        area += adapted.losses_TK.mean(1).tolist()
         outputs_TQ = algorithm.predict(meta, adapted, tasks.query_x)
         rows += [algorithm.family.scores(outputs_TQ[t], tasks.query_y[t]) for t in range(tasks.count)]
-    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"support_loss_before": before}
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {
+        "support_loss_before": before,
+        "support_loss_auc": area,
+    }
     losses = columns["loss"]
     found = {"tasks": float(len(rows)), "diverged": float(sum(not math.isfinite(value) for value in losses))}
     for name, values in columns.items():

@@ -1,0 +1,1 @@
+"""The literature's experiments, one file each: `warploom reproduce list`."""
