@@ -32,6 +32,8 @@ class Measure:
         tasks: held-out tasks; None for the job's own.
         better: which direction is better, for the table's arrow.
         percent: whether to show it as a percentage.
+        adapt: an algorithm's document to adapt with in place of the arm's own, so that all arms are fine-tuned alike
+            from what they learned.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Measure:
     tasks: int | None = None
     better: Literal["higher", "lower"] = "higher"
     percent: bool = False
+    adapt: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -59,16 +59,16 @@ def train_and_measure(run: Run) -> dict[str, Any]:
 
     result = train(spec, listen)
     trained = time.perf_counter() - started
-    algorithm = build(spec)
-    found: dict[tuple[int | None, int | None], dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {}
     measures: dict[str, float] = {}
     for measure in run.measures:
-        how = (measure.steps, measure.tasks)
+        how = json.dumps([measure.steps, measure.tasks, measure.adapt], sort_keys=True)
         if how not in found:
             refs = held_out(spec)
             if measure.tasks is not None:
                 refs = [TaskRef(spec.evaluation.split, i, run.seed) for i in range(measure.tasks)]
-            found[how] = evaluate(algorithm, result.meta, refs, steps=measure.steps, seed=run.seed)
+            measured = spec if measure.adapt is None else JobSpec.parse({**document, "algorithm": measure.adapt})
+            found[how] = evaluate(build(measured), result.meta, refs, steps=measure.steps, seed=run.seed)
         measures[measure.name] = found[how].get(measure.metric, float("nan"))
     return {
         "key": run.key,

@@ -10,6 +10,7 @@ from warploom.reproduce.base import Experiment
 
 EXPERIMENTS: dict[str, str] = {
     "omniglot-multi-shot": "warploom.reproduce.omniglot_multi_shot:OmniglotMultiShot",
+    "memory": "warploom.reproduce.memory:Memory",
     "omniglot-few-shot": "warploom.reproduce.omniglot_few_shot:OmniglotFewShot",
 }
 
