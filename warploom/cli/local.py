@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,9 @@ def train(
     spec: SpecPath,
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray and Redis.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the trained model.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads. Default: all cores for images, one otherwise.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +43,10 @@ def train(
 
     job = JobSpec.parse(read(spec, overrides))
     from warploom.local import train as run
+    from warploom.threads import use_threads
 
+    # Small matrix products lose more by sharing cores than they gain; images go task by task, a core each.
+    use_threads(threads or ((os.cpu_count() or 1) if len(job.task.input_shape) == 3 else 1))
     with RunView(console, job.name or job.algorithm.name) as view:
         result = run(job, on_event=None if as_json else view.on_event, out=out)
     if as_json:

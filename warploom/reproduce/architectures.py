@@ -35,11 +35,12 @@ class Architectures(Comparison):
             nets = {"vgg": nets["vgg"]}
         if size == "paper":
             nets |= {"resnet-8": {"name": "resnet", "depth": 8}, "resnet-12": {"name": "resnet", "depth": 12}}
-        width = {"tiny": {"filters": 4}, "cpu": {"filters": 16}, "paper": {}}[size]
+        thin = {"tiny": 4, "cpu": 16, "paper": 64}[size]
+        width = {"vgg": {"filters": thin}, "resnet": {"widths": [thin] * 4}, "densenet": {"growth": max(thin // 2, 4)}}
         rounds = {"tiny": 1, "cpu": 300, "paper": 50_000}[size]
         arms = []
         for net, model in nets.items():
-            own = {} if net == "densenet-8" and size != "tiny" else width
+            own = width[model["name"]]
             for optimiser, lr in (("sgd", 0.1), ("adam", 0.01)):
                 spec: dict[str, Any] = {
                     "algorithm": {

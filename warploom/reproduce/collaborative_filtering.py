@@ -34,7 +34,7 @@ class CollaborativeFiltering(Comparison):
         }
         task: dict[str, Any] = {"name": "ratings", "shots": 10, "queries": 15}
         if size == "paper":
-            task["source"] = "movielens-100k"
+            task["data"] = "ml-100k"
         return [
             Arm(
                 label,

@@ -52,7 +52,8 @@ class Memory(Experiment):
         for name, algorithm in ALGORITHMS.items():
             for steps in STEPS[size]:
                 for seed in range(seeds):
-                    found = _in_a_process(_document(size, algorithm, steps), seed)
+                    measure = measure_here if size == "tiny" else _in_a_process
+                    found = measure(_document(size, algorithm, steps), seed)
                     runs.append({"key": f"{name} | {steps}", "seed": seed, **found})
                 say(f"{name}, {steps} steps: {runs[-1]['mib']:.1f} MiB, {runs[-1]['seconds']:.3f} s")
         means = _means(runs)

@@ -43,10 +43,8 @@ def train_and_measure(run: Run) -> dict[str, Any]:
     from warploom.evaluation import evaluate, held_out
     from warploom.local import train
     from warploom.spec import JobSpec
-    from warploom.threads import use_threads
     from warploom.types import TaskRef
 
-    use_threads(1)
     started = time.perf_counter()
     document = json.loads(json.dumps(run.spec))
     document.setdefault("training", {})["seed"] = run.seed
@@ -82,8 +80,10 @@ def train_and_measure(run: Run) -> dict[str, Any]:
     }
 
 
-def run_all(arms: Sequence[Arm], measures: Sequence[Measure], seeds: int, out: Path, say: Say) -> list[dict[str, Any]]:
-    """All arms with all seeds, as many at a time as there are cores.
+def run_all(
+    arms: Sequence[Arm], measures: Sequence[Measure], seeds: int, out: Path, say: Say, *, here: bool = False
+) -> list[dict[str, Any]]:
+    """All arms with all seeds, as many at a time as there are cores; with `here`, one by one in this process.
 
     A finished run is written to `out/runs` and not repeated, so that an interrupted experiment goes on.
 
@@ -104,19 +104,24 @@ def run_all(arms: Sequence[Arm], measures: Sequence[Measure], seeds: int, out: P
                 todo.append(run)
     if done:
         say(f"{len(done)} runs were there already")
-    workers = min(len(todo), os.cpu_count() or 1)
-    if not workers:
+
+    def finish(run: Run, result: dict[str, Any]) -> None:
+        done.append(result)
+        _write(folder / f"{run.digest()}.json", result)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in result["measures"].items())
+        count = f"{len(done)}/{len(arms) * seeds}"
+        say(f"{count}  {result['key']}, seed {result['seed']}: {shown}  ({result['seconds']:.0f} s)")
+
+    if here or not todo:
+        for run in todo:
+            finish(run, train_and_measure(run))
         return done
+    workers = min(len(todo), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_core) as pool:
         waiting = {pool.submit(train_and_measure, run): run for run in todo}
         try:
             for future in as_completed(waiting):
-                result = future.result()
-                done.append(result)
-                _write(folder / f"{waiting[future].digest()}.json", result)
-                shown = ", ".join(f"{name} {value:.4g}" for name, value in result["measures"].items())
-                count = f"{len(done)}/{len(arms) * seeds}"
-                say(f"{count}  {result['key']}, seed {result['seed']}: {shown}  ({result['seconds']:.0f} s)")
+                finish(waiting[future], future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -124,7 +129,9 @@ def run_all(arms: Sequence[Arm], measures: Sequence[Measure], seeds: int, out: P
 
 
 def _one_core() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+    from warploom.threads import use_threads
+
+    use_threads(1)
 
 
 def _write(path: Path, result: Mapping[str, Any]) -> None:

@@ -9,9 +9,16 @@ from warploom.registry import load
 from warploom.reproduce.base import Experiment
 
 EXPERIMENTS: dict[str, str] = {
+    "synthetic-surfaces": "warploom.reproduce.synthetic_surfaces:SyntheticSurfaces",
     "omniglot-multi-shot": "warploom.reproduce.omniglot_multi_shot:OmniglotMultiShot",
-    "memory": "warploom.reproduce.memory:Memory",
+    "warp-ablation": "warploom.reproduce.warp_ablation:WarpAblation",
+    "continual-sine": "warploom.reproduce.continual_sine:ContinualSine",
     "omniglot-few-shot": "warploom.reproduce.omniglot_few_shot:OmniglotFewShot",
+    "adjoint-synthetic": "warploom.reproduce.adjoint_synthetic:AdjointSynthetic",
+    "collaborative-filtering": "warploom.reproduce.collaborative_filtering:CollaborativeFiltering",
+    "learned-rates": "warploom.reproduce.learned_rates:LearnedRates",
+    "architectures": "warploom.reproduce.architectures:Architectures",
+    "memory": "warploom.reproduce.memory:Memory",
 }
 
 
