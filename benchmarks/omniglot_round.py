@@ -13,17 +13,21 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
-from warploom.algorithms.warpgrad import warp_gradients
+from warploom.algorithms.configs.warpgrad import WarpGradConfig
+from warploom.algorithms.warpgrad import WarpGrad
 from warploom.functional import loss, over_tasks
 from warploom.models.configs.conv4 import WarpConv4Config
 from warploom.models.conv4 import build_warp_conv4
+from warploom.tasks.configs.glyphs import GlyphsConfig
 from warploom.tasks.configs.omniglot import OmniglotConfig
+from warploom.tasks.glyphs import Glyphs
 
 STEPS, TASKS, BATCH, LR = 50, 5, 20, 0.1
 
@@ -77,22 +81,21 @@ def plain(x: Tensor, y: Tensor) -> tuple[Callable[[], object], Callable[[], obje
 
 def ours(x: Tensor, y: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
     """Inner step and meta-gradient as `warpgrad` computes them."""
-    model = build_warp_conv4(WarpConv4Config(), OmniglotConfig())
-    params = model.initial(0)
-    theta = {name: params[name][None] for name in model.names("adapt", "head")}
-    fixed = {name: params[name] for name in model.names("warp")}
-    batches = (x[None], y[None], x[None], y[None])
+    task = OmniglotConfig()
+    algorithm = WarpGrad(WarpGradConfig(inner_lr=LR), build_warp_conv4(WarpConv4Config(), task), Glyphs(GlyphsConfig()))
+    meta = algorithm.init(0)
+    phi, rest = algorithm.split(meta.params)
+    theta = {name: value[None] for name, value in rest.items()}
+    gradient = partial(algorithm.objective(meta).gradient, phi)
 
     def inner() -> object:
-        step = grad_and_value(lambda own, a, b: loss(model, {**fixed, **own}, a, b))
+        step = grad_and_value(lambda own, a, b: loss(algorithm.model, {**phi, **own}, a, b))
         return over_tasks(step, theta, x[None], y[None], vectorise=False)
 
-    def meta() -> object:
-        return warp_gradients(
-            model, theta, fixed, batches, lr=LR, warps=list(fixed), stats={}, approximate=False, vectorise=False
-        )
+    def meta_gradient() -> object:
+        return over_tasks(gradient, theta, {}, x[None], y[None], x[None], y[None], vectorise=False)
 
-    return inner, meta
+    return inner, meta_gradient
 
 
 def main(repeats: int) -> None:

@@ -9,6 +9,7 @@ from warploom.algorithms.base import Algorithm
 from warploom.configs import ModelConfig, TaskConfig
 from warploom.errors import UnfitPair
 from warploom.models.base import Model
+from warploom.optim.gimli import refuse_unfit
 from warploom.spec import JobSpec
 from warploom.tasks.base import TaskFamily
 
@@ -40,9 +41,12 @@ def build(spec: JobSpec) -> Algorithm[Any]:
     """The algorithm of a job, bound to its model and its task family.
 
     Raises:
-        UnfitPair: they do not go together.
+        UnfitPair: they do not go together, or do not meet what differentiating through the inner loop requires
+            (`warploom.optim.gimli`).
         DataMissing: the family's files are not there.
     """
     family = build_family(spec.task)
     model = build_model(spec.model, spec.task)
-    return cast("Algorithm[Any]", registry.implementation("algorithm", spec.algorithm)(spec.algorithm, model, family))
+    algorithm: Algorithm[Any] = registry.implementation("algorithm", spec.algorithm)(spec.algorithm, model, family)
+    refuse_unfit(algorithm)
+    return algorithm

@@ -50,6 +50,8 @@ class TaskConfig(NamedConfig):
     """Facts that every task family states about itself."""
 
     kind: ClassVar[Kind] = "classification"
+    only_with: ClassVar[frozenset[str]] = frozenset()
+    """The models that it goes with, by name; empty for any that takes its inputs."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,11 +63,22 @@ class TaskConfig(NamedConfig):
         """Number of classes, or of regression targets."""
         raise NotImplementedError(f"{type(self).__name__} does not say its outputs")
 
+    @property
+    def finite(self) -> bool:
+        """Whether there are finitely many training tasks, each with a number (`TaskFamily.identity`)."""
+        return False
+
 
 class ModelConfig(NamedConfig):
     """Facts that every model states about itself: the roles its parameters have, the inputs it takes."""
 
     provides: ClassVar[frozenset[Role]] = frozenset({"adapt", "head"})
+    only_for: ClassVar[frozenset[str]] = frozenset()
+    """The task families that it was made for, by name; empty for any whose inputs it takes."""
+
+    def provided(self) -> frozenset[Role]:
+        """The roles of this model's parameters, where options can change those that its kind `provides`."""
+        return self.provides
 
     def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:  # noqa: ARG002
         """Why this model cannot take such inputs (a sentence that says what would fit), or None when it can."""

@@ -19,6 +19,8 @@ from warploom.seeding import generator
 from warploom.types import Tensors
 
 Augment = Callable[[Tensor, Generator], Tensor]
+# Statistics of batch normalisation: the same at every step, or by the number of steps taken.
+Stats = Mapping[str, Tensor] | Callable[[int], Mapping[str, Tensor]]
 
 
 class SupportBatches:
@@ -35,6 +37,7 @@ class SupportBatches:
         phases: sub-tasks that follow each other. The support set holds them in order, in equal parts; the batch of
             step k comes from the part that is on then.
         steps: K; needed with more than one phase.
+        first: the step of the first batch.
     """
 
     def __init__(
@@ -47,13 +50,14 @@ class SupportBatches:
         seeds: Sequence[int],
         phases: int = 1,
         steps: int = 1,
+        first: int = 0,
     ) -> None:
         self._x, self._y = x_TS, y_TS
         self._phases, self._steps = phases, max(steps, 1)
         self._size = size
         self._augment = augment
         self._generators = [generator(seed, "batches") for seed in seeds]
-        self._k = 0
+        self._k = first
 
     def phase(self, k: int) -> int:
         """The sub-task that is on at step k; the state after the last step belongs to the last."""
@@ -143,9 +147,10 @@ def descend(
     *,
     steps: int,
     lr: float | Sequence[float],
-    stats: Mapping[str, Tensor],
+    stats: Stats,
     tasks: int,
     vectorise: bool,
+    start_T: Tensors | None = None,
 ) -> Iterator[InnerStep]:
     """θ_{k+1} = step(θ_k, ∇L_task(θ_k)), from one θ_0 for all tasks; no derivative flows along the path.
 
@@ -156,12 +161,13 @@ def descend(
         learned: the meta-parameters.
         steps: K, the same for all tasks; 0 gives the starting point alone.
         lr: α, one for all or one per task.
-        stats: fixed statistics for batch normalisation; empty to normalise by each batch.
+        stats: fixed statistics for batch normalisation, or those of each step; empty to normalise by each batch.
         tasks: T.
         vectorise: see `warploom.functional.over_tasks`.
+        start_T: a θ_0 for each task, [T, *shape], in place of the one for all.
     """
     theta = inner.start(learned)
-    current, state = expand(theta, tasks), expand(inner.inner_state(learned, theta), tasks)
+    current, state = start_T or expand(theta, tasks), expand(inner.inner_state(learned, theta), tasks)
     like = next(iter(theta.values()))
     rates_T = torch.as_tensor([lr] * tasks if isinstance(lr, int | float) else list(lr), dtype=torch.float64).to(like)
 
@@ -171,7 +177,9 @@ def descend(
             theta: Tensors, state: Tensors, rate: Tensor, x_B: Tensor, y_B: Tensor, k: int = k
         ) -> tuple[Tensors, Tensors, Tensors, Tensor]:
             with torch.no_grad():
-                gradient, value = grad_and_value(lambda own: inner.support_loss(learned, own, x_B, y_B, stats))(theta)
+                gradient, value = grad_and_value(lambda own: inner.support_loss(learned, own, x_B, y_B, _at(stats, k)))(
+                    theta
+                )
                 moved, after = inner.inner_step(learned, k, theta, gradient, state, rate)
             return gradient, value, moved, after  # type: ignore[return-value]
 
@@ -182,7 +190,7 @@ def descend(
     x_TB, y_TB = batches.next()
     with torch.no_grad():
         last_T = over_tasks(
-            lambda own, x_B, y_B: inner.support_loss(learned, own, x_B, y_B, stats),
+            lambda own, x_B, y_B: inner.support_loss(learned, own, x_B, y_B, _at(stats, steps)),
             current,
             x_TB,
             y_TB,
@@ -198,7 +206,7 @@ def unroll(
     y_KB: Tensor,
     *,
     lr: Tensor,
-    stats: Mapping[str, Tensor],
+    stats: Stats,
     first_order: bool = False,
     cut: int = 0,
 ) -> Iterator[tuple[Tensors, Tensor]]:
@@ -209,7 +217,7 @@ def unroll(
         learned: the meta-parameters; derivatives flow into them along the path.
         x_KB, y_KB: the batch of each step, [K, B, *input] and [K, B, ...].
         lr: α, a scalar tensor.
-        stats: fixed statistics for batch normalisation; empty to normalise by each batch.
+        stats: fixed statistics for batch normalisation, or those of each step; empty to normalise by each batch.
         first_order: take each gradient as a constant.
         cut: truncation: through the first `cut` steps the derivative with respect to θ_0 counts as the identity and
             all others as zero, so that `cut` = K leaves the first-order gradient.
@@ -227,7 +235,7 @@ def unroll(
         known = still if constant else learned
 
         def task_loss(own: Tensors, k: int = k, known: Tensors = known) -> Tensor:
-            return inner.support_loss(known, own, x_KB[k], y_KB[k], stats)
+            return inner.support_loss(known, own, x_KB[k], y_KB[k], _at(stats, k))
 
         gradient, value = grad_and_value(task_loss)(at)
         theta, state = inner.inner_step(learned, k, theta, gradient, state, lr)
@@ -235,3 +243,7 @@ def unroll(
             theta = {name: first[name] + (v - first[name]).detach() for name, v in theta.items()}
             state = {name: v.detach() for name, v in state.items()}
         yield theta, value
+
+
+def _at(stats: Stats, k: int) -> Mapping[str, Tensor]:
+    return stats(k) if callable(stats) else stats

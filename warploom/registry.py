@@ -24,7 +24,39 @@ class Entry(NamedTuple):
 
 ALGORITHMS: dict[str, Entry] = {
     "warpgrad": Entry("warploom.algorithms.configs.warpgrad:WarpGradConfig", "warploom.algorithms.warpgrad:WarpGrad"),
+    "warpgrad-online": Entry(
+        "warploom.algorithms.configs.warpgrad_online:WarpGradOnlineConfig",
+        "warploom.algorithms.warpgrad_online:WarpGradOnline",
+    ),
+    "warpgrad-continual": Entry(
+        "warploom.algorithms.configs.warpgrad_continual:WarpGradContinualConfig",
+        "warploom.algorithms.warpgrad_continual:WarpGradContinual",
+    ),
     "maml": Entry("warploom.algorithms.configs.maml:MAMLConfig", "warploom.algorithms.maml:MAML"),
+    "fomaml": Entry("warploom.algorithms.configs.fomaml:FOMAMLConfig", "warploom.algorithms.fomaml:FOMAML"),
+    "anil": Entry("warploom.algorithms.configs.anil:ANILConfig", "warploom.algorithms.anil:ANIL"),
+    "meta-sgd": Entry("warploom.algorithms.configs.meta_sgd:MetaSGDConfig", "warploom.algorithms.meta_sgd:MetaSGD"),
+    "maml++": Entry("warploom.algorithms.configs.maml_plus:MAMLPlusConfig", "warploom.algorithms.maml_plus:MAMLPlus"),
+    "imaml": Entry("warploom.algorithms.configs.imaml:IMAMLConfig", "warploom.algorithms.imaml:IMAML"),
+    "a-maml": Entry("warploom.algorithms.configs.a_maml:AMAMLConfig", "warploom.algorithms.a_maml:AMAML"),
+    "implicit-hpo": Entry(
+        "warploom.algorithms.configs.implicit_hpo:ImplicitHPOConfig", "warploom.algorithms.implicit_hpo:ImplicitHPO"
+    ),
+    "leap": Entry("warploom.algorithms.configs.leap:LeapConfig", "warploom.algorithms.leap:Leap"),
+    "reptile": Entry("warploom.algorithms.configs.reptile:ReptileConfig", "warploom.algorithms.reptile:Reptile"),
+    "multi-head": Entry(
+        "warploom.algorithms.configs.multi_head:MultiHeadConfig", "warploom.algorithms.multi_head:MultiHead"
+    ),
+    "learned-rates": Entry(
+        "warploom.algorithms.configs.learned_rates:LearnedRatesConfig", "warploom.algorithms.learned_rates:LearnedRates"
+    ),
+    "learned-loss": Entry(
+        "warploom.algorithms.configs.learned_loss:LearnedLossConfig", "warploom.algorithms.learned_loss:LearnedLoss"
+    ),
+    "learned-optimizer": Entry(
+        "warploom.algorithms.configs.learned_optimizer:LearnedOptimizerConfig",
+        "warploom.algorithms.learned_optimizer:LearnedOptimizer",
+    ),
     "none": Entry("warploom.algorithms.configs.none:NoMetaConfig", "warploom.algorithms.none:NoMeta"),
 }
 
@@ -32,6 +64,19 @@ TASKS: dict[str, Entry] = {
     "omniglot": Entry("warploom.tasks.configs.omniglot:OmniglotConfig", "warploom.tasks.omniglot:Omniglot"),
     "glyphs": Entry("warploom.tasks.configs.glyphs:GlyphsConfig", "warploom.tasks.glyphs:Glyphs"),
     "sinusoid": Entry("warploom.tasks.configs.sinusoid:SinusoidConfig", "warploom.tasks.sinusoid:Sinusoid"),
+    "image-folder": Entry(
+        "warploom.tasks.configs.image_folder:ImageFolderConfig", "warploom.tasks.image_folder:ImageFolder"
+    ),
+    "cifar10": Entry("warploom.tasks.configs.cifar10:Cifar10Config", "warploom.tasks.cifar10:Cifar10"),
+    "maze": Entry("warploom.tasks.configs.maze:MazeConfig", "warploom.tasks.maze:Maze"),
+    "surfaces": Entry("warploom.tasks.configs.surfaces:SurfacesConfig", "warploom.tasks.surfaces:Surfaces"),
+    "cosmixture": Entry("warploom.tasks.configs.functions:CosMixtureConfig", "warploom.tasks.functions:CosMixture"),
+    "alpine": Entry("warploom.tasks.configs.functions:AlpineConfig", "warploom.tasks.functions:Alpine"),
+    "continual-sine": Entry(
+        "warploom.tasks.configs.continual_sine:ContinualSineConfig", "warploom.tasks.continual_sine:ContinualSine"
+    ),
+    "arrays": Entry("warploom.tasks.configs.arrays:ArraysConfig", "warploom.tasks.arrays:Arrays"),
+    "ratings": Entry("warploom.tasks.configs.ratings:RatingsConfig", "warploom.tasks.ratings:Ratings"),
 }
 
 MODELS: dict[str, Entry] = {
@@ -39,6 +84,14 @@ MODELS: dict[str, Entry] = {
     "warp_conv4": Entry("warploom.models.configs.conv4:WarpConv4Config", "warploom.models.conv4:build_warp_conv4"),
     "mlp": Entry("warploom.models.configs.mlp:MLPConfig", "warploom.models.mlp:build_mlp"),
     "warp_mlp": Entry("warploom.models.configs.mlp:WarpMLPConfig", "warploom.models.mlp:build_warp_mlp"),
+    "rnn": Entry("warploom.models.configs.agents:RNNConfig", "warploom.models.agents:build_rnn"),
+    "plastic_rnn": Entry("warploom.models.configs.agents:PlasticRNNConfig", "warploom.models.agents:build_plastic_rnn"),
+    "warp_rnn": Entry("warploom.models.configs.agents:WarpRNNConfig", "warploom.models.agents:build_warp_rnn"),
+    "point": Entry("warploom.models.configs.point:PointConfig", "warploom.models.point:build_point"),
+    "warp_point": Entry("warploom.models.configs.point:WarpPointConfig", "warploom.models.point:build_warp_point"),
+    "vgg": Entry("warploom.models.configs.vgg:VGGConfig", "warploom.models.vgg:build_vgg"),
+    "resnet": Entry("warploom.models.configs.resnet:ResNetConfig", "warploom.models.resnet:build_resnet"),
+    "densenet": Entry("warploom.models.configs.densenet:DenseNetConfig", "warploom.models.densenet:build_densenet"),
 }
 
 TABLES: dict[Shelf, dict[str, Entry]] = {"algorithm": ALGORITHMS, "task": TASKS, "model": MODELS}

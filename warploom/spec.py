@@ -138,23 +138,28 @@ class JobSpec(Config):
 
     def why_unfit(self) -> str | None:
         """Why algorithm, task and model do not go together, with what would fit; None when they do."""
-        lacking = self.algorithm.needs - self.model.provides
+        lacking = self.algorithm.needs - self.model.provided()
         if lacking:
-            fitting = [
-                name
-                for name in registry.MODELS
-                if self.algorithm.needs <= _model_class(name).provides
-                and _model_class(name)(name=name).why_unfit(self.task.input_shape, self.task.outputs) is None
-            ]
+            fitting = [name for name in map(self._fitting, registry.MODELS) if name]
             return (
                 f"algorithm {self.algorithm.name!r} needs {', '.join(sorted(lacking))} parameters and model "
                 f"{self.model.name!r} has none; models that fit: {', '.join(fitting) or 'none of the table'}"
             )
-        reason = self.model.why_unfit(self.task.input_shape, self.task.outputs)
+        reason = unfit_model(self.model, self.task)
         if reason:
             return f"model {self.model.name!r} {reason}"
         reason = self.algorithm.why_unfit(self.task, self.model)
         return f"algorithm {self.algorithm.name!r} {reason}" if reason else None
+
+    def _fitting(self, name: str) -> str | None:
+        """How the model `name` would fit algorithm and task, in words; None when it would not."""
+        model = _model_class(name)
+        if unfit_model(model(name=name), self.task) is not None:
+            return None
+        lacking = self.algorithm.needs - model.provides
+        if lacking == {"warp"} and "warp_pattern" in model.model_fields:
+            return f"{name} with a warp_pattern"
+        return None if lacking else name
 
     @classmethod
     def parse(cls, document: Any) -> JobSpec:
@@ -172,6 +177,15 @@ class JobSpec(Config):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON with every default written out."""
         return self.model_dump(mode="json")
+
+
+def unfit_model(model: ModelConfig, task: TaskConfig) -> str | None:
+    """Why a model cannot learn a task, with what would fit, without naming it; None when it can."""
+    if task.only_with and model.name not in task.only_with:
+        return f"does not go with task {task.name!r}; use {' or '.join(sorted(task.only_with))}"
+    if model.only_for and task.name not in model.only_for:
+        return f"goes with task {' or '.join(sorted(model.only_for))} only, not with {task.name!r}; use mlp or conv4"
+    return model.why_unfit(task.input_shape, task.outputs)
 
 
 def _model_class(name: str) -> Any:

@@ -44,7 +44,7 @@ def encode(kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any] | N
         (1, [1.0, 1.0])
     """
     meta = {"kind": kind, "layout": str(LAYOUT), "header": json.dumps(dict(header or {}), sort_keys=True)}
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta)
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=meta)
 
 
 def decode(kind: str, blob: bytes) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from warploom.algorithms.configs.base import InnerLoopConfig
 from warploom.errors import UnfitPair
 from warploom.functional import batch_stats, forward, over_tasks, vectorises
-from warploom.inner import InnerStep, SupportBatches, descend
+from warploom.inner import InnerStep, Stats, SupportBatches, descend
 from warploom.models.base import Model
 from warploom.optim.base import Settings
 from warploom.optim.build import build_optimiser
@@ -32,7 +32,7 @@ class Algorithm(ABC, Generic[ConfigT]):
     """One meta-learner, bound to a model and a task family.
 
     Raises:
-        UnfitPair: the model lacks parameters of a role that the algorithm needs.
+        UnfitPair: the model lacks parameters of a role that the algorithm needs, or the inner optimiser derivatives.
     """
 
     def __init__(self, config: ConfigT, model: Model, family: TaskFamily[Any]) -> None:
@@ -44,6 +44,9 @@ class Algorithm(ABC, Generic[ConfigT]):
                 rule=f"roles include {', '.join(sorted(config.needs))}",
                 value=", ".join(sorted(set(model.roles.values()))),
             )
+        reason = config.why_not_through()
+        if reason:
+            raise UnfitPair(f"algorithm {config.name!r} {reason}", field="/algorithm/inner_optimiser")
         self.config = config
         self.model = model
         self.family = family
@@ -196,7 +199,7 @@ class Algorithm(ABC, Generic[ConfigT]):
             batches,
             steps=self.config.inner_steps if steps is None else steps,
             lr=self.config.inner_lr if lr is None else lr,
-            stats=self.given_stats(meta),
+            stats=self.path_stats(meta),
             tasks=tasks.count,
             vectorise=self._vectorise(tasks.support_x),
         )
@@ -204,6 +207,10 @@ class Algorithm(ABC, Generic[ConfigT]):
     def given_stats(self, meta: MetaState) -> Tensors:
         """Statistics of batch normalisation that hold while a task adapts: the running ones, or none."""
         return meta.stats if self.model.bn_mode == "running" else {}
+
+    def path_stats(self, meta: MetaState) -> Stats:
+        """The same where they may differ from step to step, as `descend` and `unroll` take them."""
+        return self.given_stats(meta)
 
     def _batches(self, tasks: Tasks, seeds: Sequence[int], steps: int | None = None) -> SupportBatches:
         return SupportBatches(

@@ -40,9 +40,10 @@ class Ready(Algorithm[ConfigT], Generic[ConfigT]):
         gradient_T, metrics_T = self.task_gradients(meta, tasks, seeds=seeds)
         stats_T: Tensors = {}
         if self.model.bn_mode == "running" and self.model.norms():
-            adapted = self.adapt(meta, tasks, seeds=seeds)
-            stats_T = self.task_stats(meta, adapted.params, self._batches(tasks, seeds).everything())
-        sound_T = torch.stack([g.flatten(1).isfinite().all(1) for g in gradient_T.values()]).all(0).tolist()
+            stats_T = self.seen_stats(meta, tasks, seeds=seeds)
+        sound_T = (
+            torch.stack([g.reshape(tasks.count, -1).isfinite().all(1) for g in gradient_T.values()]).all(0).tolist()
+        )
         return [
             Experience(
                 ref=ref,
@@ -54,6 +55,11 @@ class Ready(Algorithm[ConfigT], Generic[ConfigT]):
             )
             for t, ref in enumerate(tasks.refs)
         ]
+
+    def seen_stats(self, meta: MetaState, tasks: Tasks, *, seeds: Sequence[int]) -> Tensors:
+        """The statistics of each task that the running ones move towards, each [T, ...] as in `MetaState.stats`."""
+        adapted = self.adapt(meta, tasks, seeds=seeds)
+        return self.task_stats(meta, adapted.params, self._batches(tasks, seeds).everything())
 
     def meta_gradient(self, meta: MetaState, experiences: Sequence[Experience], *, seed: int) -> Gradient:  # noqa: ARG002
         """The mean of the tasks' gradients."""

@@ -128,6 +128,25 @@ class BatchNorm(nn.Module):
         return x * scale.view(shape) + shift.view(shape)
 
 
+class Scaling(nn.Module):
+    """FiLM-like scaling: γ ⊙ h + β with one γ and one β for each channel (dimension 1).
+
+    It starts as the identity, or as zero where the input is added to it afterwards.
+
+    Source: Perez et al., AAAI 2018, arXiv:1709.07871, without the task embedding, as in WarpGrad's Table 3.
+    """
+
+    def __init__(self, channels: int, residual: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels) if residual else torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Scale [B, C, ...]."""
+        shape = (-1,) + (1,) * (h.ndim - 2)
+        return h * self.weight.view(shape) + self.bias.view(shape)
+
+
 def activation(name: str) -> nn.Module:
     """The activation layer of this name, as in the models' configs."""
     layers: dict[str, Callable[[], nn.Module]] = {

@@ -2,10 +2,11 @@
 
 A block is 3x3 convolution (padding 1) → 2x2 max-pooling → batch normalisation → activation, in the order of Leap and
 WarpGrad; after the blocks a linear head. `warp_conv4` puts a warp layer after each block. By default that is one
-plain 3x3 convolution without normalisation, activation or residual.
+plain 3x3 convolution without normalisation, activation or residual; it may be a FiLM-like scaling or a gate. Or
+`warp_pattern` designates layers of the plain net as warp.
 
-Source: Flennerhag et al. 2020, section 4 and appendix F. The last image side is usually one pixel, so the head sees
-as many features as there are filters (more for larger images).
+Source: Flennerhag et al. 2020, section 4, Figure 6 and appendix F. The last image side is usually one pixel, so the
+head sees as many features as there are filters (more for larger images).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warploom.configs import Role, TaskConfig
-from warploom.models.base import VECTORISED, BatchNorm, Model, activation, make_model
+from warploom.configs import TaskConfig
+from warploom.models.base import VECTORISED, BatchNorm, Model, Scaling, activation, make_model
 from warploom.models.configs.conv4 import Conv4Config, WarpConv4Config
 
 STEM_CHANNELS = 4
@@ -38,53 +39,59 @@ class Stem(nn.Conv2d):
 
 
 class ConvWarp(nn.Module):
-    """A warp layer: (normalise →) convolutions with activations between (→ add the input → normalise) (→ activate).
+    """A warp layer: (normalise →) its kind (→ add the input → normalise) (→ activate).
 
-    With the residual, the sum is normalised when `batch_norm` is on: "in and out", as appendix F's strongest rows.
+    Kinds: `conv`, convolutions with activations between; `film`, a scale and a shift for each channel, γ ⊙ h + β;
+    `gate`, h ⊙ σ(convolutions of h). With the residual, the sum is normalised when `batch_norm` is on: "in and out",
+    as appendix F's strongest rows.
     """
 
     def __init__(self, config: WarpConv4Config) -> None:
         super().__init__()
-        width, kernel = config.filters, config.warp_kernel
+        width, act = config.filters, config.warp_activation
         self.norm_in = BatchNorm(width) if config.warp_batch_norm else nn.Identity()
-        self.body = nn.Sequential()
-        for i in range(config.warp_layers):
-            if i:
-                self.body.append(activation(config.warp_activation or "relu"))
-            self.body.append(nn.Conv2d(width, width, kernel, padding=kernel // 2))
+        self.body = Scaling(width, config.warp_residual) if config.warp_kind == "film" else _convolutions(config)
+        self.gate = activation(act or "sigmoid") if config.warp_kind == "gate" else None
         self.residual = config.warp_residual
         both = config.warp_residual and config.warp_batch_norm
         self.norm_out = BatchNorm(width) if both else nn.Identity()
-        self.act = activation(config.warp_activation) if config.warp_activation else nn.Identity()
+        self.act = activation(act) if act and self.gate is None else nn.Identity()
 
     def forward(self, h_BCHW: Tensor) -> Tensor:
         """Warp [B, C, H, W]; the shape stays."""
         warped = self.body(self.norm_in(h_BCHW))
+        if self.gate is not None:
+            warped = h_BCHW * self.gate(warped)
         if self.residual:
             warped = self.norm_out(warped + h_BCHW)
         out: Tensor = self.act(warped)
         return out
 
 
+def _convolutions(config: WarpConv4Config) -> nn.Sequential:
+    width, kernel = config.filters, config.warp_kernel
+    body = nn.Sequential()
+    for i in range(config.warp_layers):
+        if i:
+            body.append(activation(config.warp_activation or "relu"))
+        body.append(nn.Conv2d(width, width, kernel, padding=kernel // 2))
+    return body
+
+
 def build_conv4(config: Conv4Config, task: TaskConfig) -> Model:
-    """The plain net; all but the head has role adapt.
+    """The plain net; all but the head has role adapt, unless a pattern says warp.
 
     Example:
         >>> from warploom.tasks.configs.glyphs import GlyphsConfig
-        >>> build_conv4(Conv4Config(filters=8), GlyphsConfig()).names("warp")
-        []
+        >>> build_conv4(Conv4Config(filters=8, warp_pattern=("norm0.*",)), GlyphsConfig()).names("warp")
+        ['norm0.weight', 'norm0.bias']
     """
-    return make_model(lambda: _net(config, task), _role, task.kind, bn_mode=config.bn_mode)
+    return make_model(lambda: _net(config, task), config.role, task.kind, bn_mode=config.bn_mode)
 
 
 def build_warp_conv4(config: WarpConv4Config, task: TaskConfig) -> Model:
     """The net with a `ConvWarp` after each block, and a warped head if the config says so."""
-    warped_head = config.warp_final_head
-
-    def role(name: str) -> Role:
-        return "warp" if warped_head and name.startswith("head.1") else _role(name)
-
-    return make_model(lambda: _net(config, task), role, task.kind, bn_mode=config.bn_mode)
+    return build_conv4(config, task)
 
 
 def _net(config: Conv4Config, task: TaskConfig) -> nn.Module:
@@ -108,9 +115,3 @@ def _head(config: Conv4Config, features: int, outputs: int) -> nn.Module:
     if isinstance(config, WarpConv4Config) and config.warp_final_head:
         return nn.Sequential(nn.Linear(features, config.filters), nn.Linear(config.filters, outputs))
     return nn.Linear(features, outputs)
-
-
-def _role(name: str) -> Role:
-    if name.startswith("warp"):
-        return "warp"
-    return "head" if name.startswith("head") else "adapt"

@@ -1,4 +1,4 @@
-"""Fully connected nets, plain and with linear warp layers."""
+"""Fully connected nets, plain and with warp layers: linear, FiLM-like scaling, gates."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ from math import prod
 
 from torch import Tensor, nn
 
-from warploom.configs import Role, TaskConfig
-from warploom.models.base import Model, activation, make_model
+from warploom.configs import TaskConfig
+from warploom.models.base import Model, Scaling, activation, make_model
 from warploom.models.configs.mlp import MLPConfig, WarpMLPConfig
 
 
-class LinearWarp(nn.Module):
-    """ω(h) = W h + b (+ h), then an optional activation. The residual form starts as the identity."""
+class VectorWarp(nn.Module):
+    """ω(h) of its kind (+ h), then an optional activation.
 
-    def __init__(self, width: int, act: str | None, residual: bool) -> None:
+    Kinds: `linear`, W h + b; `film`, γ ⊙ h + β; `gate`, h ⊙ σ(W h + b). The residual forms of the first two start as
+    the identity, and so does `film` without.
+    """
+
+    def __init__(self, width: int, config: WarpMLPConfig) -> None:
         super().__init__()
+        act, self.residual = config.warp_activation, config.warp_residual
+        self.gate = activation(act or "sigmoid") if config.warp_kind == "gate" else None
+        self.act = activation(act) if act and self.gate is None else nn.Identity()
+        if config.warp_kind == "film":
+            self.scaling = Scaling(width, self.residual)
+            return
         self.linear = nn.Linear(width, width)
-        self.act = activation(act) if act else nn.Identity()
-        self.residual = residual
-        if residual:
+        if self.residual:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
 
     def forward(self, h_BD: Tensor) -> Tensor:
         """Warp [B, D]."""
-        warped = self.linear(h_BD)
+        warped = self.scaling(h_BD) if hasattr(self, "scaling") else self.linear(h_BD)
+        if self.gate is not None:
+            warped = h_BD * self.gate(warped)
         out: Tensor = self.act(h_BD + warped if self.residual else warped)
         return out
 
@@ -38,12 +48,12 @@ def build_mlp(config: MLPConfig, task: TaskConfig) -> Model:
         >>> build_mlp(MLPConfig(hidden=(40, 40)), SinusoidConfig()).names("head")
         ['head.weight', 'head.bias']
     """
-    return make_model(lambda: _net(config, task), _role, task.kind)
+    return make_model(lambda: _net(config, task), config.role, task.kind)
 
 
 def build_warp_mlp(config: WarpMLPConfig, task: TaskConfig) -> Model:
-    """`build_mlp` with a `LinearWarp` after each hidden activation."""
-    return make_model(lambda: _net(config, task), _role, task.kind)
+    """`build_mlp` with a `VectorWarp` after each hidden activation."""
+    return build_mlp(config, task)
 
 
 def _net(config: MLPConfig, task: TaskConfig) -> nn.Module:
@@ -54,13 +64,7 @@ def _net(config: MLPConfig, task: TaskConfig) -> nn.Module:
         net.add_module(f"layer{i}", nn.Linear(width, hidden))
         net.add_module(f"act{i}", activation(config.activation))
         if isinstance(config, WarpMLPConfig):
-            net.add_module(f"warp{i}", LinearWarp(hidden, config.warp_activation, config.warp_residual))
+            net.add_module(f"warp{i}", VectorWarp(hidden, config))
         width = hidden
     net.add_module("head", nn.Linear(width, task.outputs))
     return net
-
-
-def _role(name: str) -> Role:
-    if name.startswith("warp"):
-        return "warp"
-    return "head" if name.startswith("head") else "adapt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from warploom.optim.base import InnerOptimiser, Setting, Settings, of
+from warploom.optim.base import InnerOptimiser, Setting, Settings, decayed, of, refuse_lost, zeros
 from warploom.optim.configs import SGDConfig
 from warploom.types import Tensors
 
@@ -12,7 +12,7 @@ from warploom.types import Tensors
 class SGD(InnerOptimiser[SGDConfig]):
     """θ ← θ − α (g + μ b) or θ ← θ − α b, with b ← μ b + (1 − d) g, as torch.optim.SGD.
 
-    The first b is g itself, without dampening. Without momentum there is no state.
+    The first b is g itself, without dampening. Without momentum in the config there is no state.
     """
 
     def settings(self) -> dict[str, Setting]:
@@ -22,21 +22,16 @@ class SGD(InnerOptimiser[SGDConfig]):
 
     def init(self, theta: Tensors) -> Tensors:
         """A step count and a zero buffer for each parameter, if there is momentum."""
-        if not self.config.momentum:
-            return {}
-        buffers = {f"momentum/{name}": torch.zeros_like(value) for name, value in theta.items()}
-        first = next(iter(theta.values()))
-        return {"step": first.new_zeros(()), **buffers}
+        return zeros(theta, "momentum") if self.config.momentum else {}
 
     def step(self, theta: Tensors, gradient: Tensors, state: Tensors, settings: Settings) -> tuple[Tensors, Tensors]:
         """One step."""
         moved: Tensors = {}
         after: Tensors = {"step": state["step"] + 1} if state else {}
+        if not state:
+            refuse_lost(settings["momentum"], "momentum", "sgd")
         for name, value in theta.items():
-            g = gradient[name]
-            decay = of(settings["weight_decay"], name)
-            if not isinstance(decay, float) or decay:
-                g = g + decay * value
+            g = decayed(gradient[name], value, of(settings["weight_decay"], name))
             if state:
                 mu, damp = of(settings["momentum"], name), of(settings["dampening"], name)
                 kept = torch.where(state["step"] == 0, g, mu * state[f"momentum/{name}"] + (1 - damp) * g)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warploom.reproduce.base import Arm, Measure, Size
@@ -36,11 +36,15 @@ class Architectures(Comparison):
         if size == "paper":
             nets |= {"resnet-8": {"name": "resnet", "depth": 8}, "resnet-12": {"name": "resnet", "depth": 12}}
         thin = {"tiny": 4, "cpu": 16, "paper": 64}[size]
-        width = {"vgg": {"filters": thin}, "resnet": {"widths": [thin] * 4}, "densenet": {"growth": max(thin // 2, 4)}}
+        width: dict[str, dict[str, Any]] = {
+            "vgg": {"filters": thin},
+            "resnet": {"widths": [thin] * 4},
+            "densenet": {"growth": max(thin // 2, 4)},
+        }
         rounds = {"tiny": 1, "cpu": 300, "paper": 50_000}[size]
         arms = []
         for net, model in nets.items():
-            own = width[model["name"]]
+            own: Mapping[str, Any] = width[model["name"]]
             for optimiser, lr in (("sgd", 0.1), ("adam", 0.01)):
                 spec: dict[str, Any] = {
                     "algorithm": {

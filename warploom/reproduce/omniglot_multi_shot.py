@@ -113,7 +113,7 @@ class OmniglotMultiShot(Comparison):
 
 _SHAPE: dict[Size, dict[str, int]] = {
     "tiny": {"filters": 4, "batch": 8, "meta_batch": 2, "rounds": 1, "steps": 3, "record": 1, "ways": 5},
-    "cpu": {"filters": 32, "batch": 20, "meta_batch": 5, "rounds": 60, "steps": 100, "record": 5, "ways": 20},
+    "cpu": {"filters": 32, "batch": 20, "meta_batch": 5, "rounds": 40, "steps": 50, "record": 5, "ways": 20},
     "paper": {"filters": 64, "batch": 128, "meta_batch": 20, "rounds": 1000, "steps": 100, "record": 1, "ways": 20},
 }
 

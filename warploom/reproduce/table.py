@@ -12,6 +12,7 @@ EXPERIMENTS: dict[str, str] = {
     "synthetic-surfaces": "warploom.reproduce.synthetic_surfaces:SyntheticSurfaces",
     "omniglot-multi-shot": "warploom.reproduce.omniglot_multi_shot:OmniglotMultiShot",
     "warp-ablation": "warploom.reproduce.warp_ablation:WarpAblation",
+    "maze-navigation": "warploom.reproduce.maze_navigation:MazeNavigation",
     "continual-sine": "warploom.reproduce.continual_sine:ContinualSine",
     "omniglot-few-shot": "warploom.reproduce.omniglot_few_shot:OmniglotFewShot",
     "adjoint-synthetic": "warploom.reproduce.adjoint_synthetic:AdjointSynthetic",

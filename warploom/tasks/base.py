@@ -36,6 +36,10 @@ class TaskFamily(ABC, Generic[ConfigT]):
         """How many distinct tasks a split has; None when there is no end of them."""
         return None
 
+    def identity(self, ref: TaskRef) -> int | None:  # noqa: ARG002
+        """Which of the `size` tasks of its split `ref` is about, from 0; None where tasks have no numbers."""
+        return None
+
     @property
     def phases(self) -> int:
         """Sub-tasks that follow each other while a task adapts (see `warploom.inner.SupportBatches`)."""

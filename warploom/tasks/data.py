@@ -30,12 +30,22 @@ class Archive(NamedTuple):
     md5: str
 
 
+_MOVIELENS = "https://files.grouplens.org/datasets/movielens"
 _OMNIGLOT = "https://github.com/brendenlake/omniglot/raw/master/python"
 
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "omniglot": (
         Archive("images_background.zip", f"{_OMNIGLOT}/images_background.zip", "68d2efa1b9178cc56df9314c21c6e718"),
         Archive("images_evaluation.zip", f"{_OMNIGLOT}/images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811"),
+    ),
+    "ml-100k": (Archive("ml-100k.zip", f"{_MOVIELENS}/ml-100k.zip", "0e33842e24a9c977be4e0107933c0723"),),
+    "ml-1m": (Archive("ml-1m.zip", f"{_MOVIELENS}/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"),),
+    "cifar10": (
+        Archive(
+            "cifar-10-binary.tar.gz",
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            "c32a1d4ab5d03f1284b67883e8d87530",
+        ),
     ),
 }
 
@@ -117,7 +127,7 @@ def fetch(name: str, *, root: Path | None = None, progress: Progress | None = No
     Example:
         >>> fetch("mnist")
         Traceback (most recent call last):
-        warploom.errors.NotFound: no data set 'mnist'; there are: omniglot
+        warploom.errors.NotFound: no data set 'mnist'; there are: cifar10, ml-100k, ml-1m, omniglot
     """
     if name not in ARCHIVES:
         known = ", ".join(sorted(ARCHIVES))

@@ -92,6 +92,11 @@ class Omniglot(TaskFamily[OmniglotConfig]):
         """How many alphabets `split` has (multi-shot); None for few-shot."""
         return len(self._alphabets[split]) if self.config.protocol == "multi-shot" else None
 
+    def identity(self, ref: TaskRef) -> int | None:
+        """The number of the alphabet in its split (multi-shot); None for few-shot."""
+        count = self.size(ref.split)
+        return pick_of_epoch(ref, count) if count else None
+
     def sample(self, refs: Sequence[TaskRef]) -> Tasks:
         """The tasks that `refs` name.
 
@@ -131,7 +136,7 @@ class Omniglot(TaskFamily[OmniglotConfig]):
         alphabets = self._alphabets[ref.split]
         if not alphabets:
             _refuse("train_alphabets", "leaves alphabets for validation", self.config.train_alphabets)
-        characters = alphabets[pick_of_epoch(ref, len(alphabets))]
+        characters = alphabets[self.identity(ref) or 0]
         chosen = torch.randperm(len(characters), generator=chance)[: self.config.ways].tolist()
         needed = torch.arange(self.config.queries + self.config.shots)
         rows_CD = torch.stack([characters[i].start + needed for i in chosen])

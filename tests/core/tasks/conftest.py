@@ -1,4 +1,4 @@
-"""A tiny Omniglot: archives of the official layout with few alphabets, drawn here."""
+"""A tiny Omniglot: archives of the official layout with few alphabets, drawn here; tiny picture sets beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+from tests.support.pictures import cifar_bodies, write_cifar, write_classes
 
 ALPHABETS = {"images_background": 7, "images_evaluation": 5}
 CHARACTERS = 6
@@ -66,12 +68,15 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "omniglot").mkdir()
     for part, alphabets in ALPHABETS.items():
         _write_archive(root / "omniglot" / f"{part}.zip", part, alphabets)
+    for part, kinds in (("train", range(7)), ("val", range(7, 11)), ("test", range(11, 16))):
+        write_classes(root / "pictures" / part, {f"class{kind}": kind for kind in kinds})
+    write_cifar(root / "cifar10", cifar_bodies())
     return root
 
 
 @pytest.fixture
 def tiny_omniglot(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The environment points at the tiny archives and at an empty cache."""
+    """The environment points at the tiny archives, and the tiny sets beside them, and at an empty cache."""
     monkeypatch.setenv("WARPLOOM_DATA", str(tiny_root))
     monkeypatch.setenv("WARPLOOM_CACHE", str(tmp_path / "cache"))
     return tiny_root

@@ -21,6 +21,8 @@ SPECS: list[dict[str, Any]] = [
     {"name": "glyphs", "ways": 5, "shots": 3, "queries": 2, "alphabets": 6},
     {"name": "omniglot", "ways": 5, "shots": 4, "queries": 2, "train_alphabets": 5, "test_alphabets": 3},
     {"name": "omniglot", "protocol": "few-shot", "ways": 5, "shots": 1, "queries": 2, "augment": False},
+    {"name": "image-folder", "folder": "pictures", "ways": 3, "shots": 2, "queries": 3, "image_size": 16},
+    {"name": "cifar10", "shots": 2, "queries": 3, "augment": True},
 ]
 REFS = [TaskRef("train", 3, 11), TaskRef("validation", 0, 11), TaskRef("test", 9, 2**40), TaskRef("train", 12, 5)]
 IDS = [f"{spec['name']}-{spec.get('protocol', '')}" for spec in SPECS]

@@ -1,4 +1,4 @@
-"""What can be set about `maml`."""
+"""What can be set about `maml`, and what algorithms of its kind have in common."""
 
 from __future__ import annotations
 
@@ -17,14 +17,28 @@ class OuterConfig(InnerLoopConfig):
     clip_norm: float | None = Field(None, gt=0, description="largest norm of a meta-gradient; null for none")
 
 
-class MAMLConfig(OuterConfig):
+class UnrolledConfig(OuterConfig):
+    """Backpropagation through the inner loop; memory grows with the steps that it goes through."""
+
+    inner_steps: int = Field(5, ge=1, le=10_000, description="K, the steps of adaptation")
+    truncate: int | None = Field(
+        None, ge=0, le=10_000, description="backpropagate through the last n steps only; null for all of them"
+    )
+
+    @property
+    def through_inner_loop(self) -> bool:
+        return self.truncate != 0
+
+    @property
+    def cut(self) -> int:
+        """The first steps, through which nothing is backpropagated."""
+        return 0 if self.truncate is None else max(0, self.inner_steps - self.truncate)
+
+
+class MAMLConfig(UnrolledConfig):
     """MAML: the initialisation from which a few steps do well, by backpropagation through the steps."""
 
     summary: ClassVar[str] = "the initialisation, by backpropagation through the inner loop"
     source: ClassVar[str] = "Finn, Abbeel, Levine, ICML 2017, arXiv:1703.03400"
 
     name: Literal["maml"] = "maml"
-    inner_steps: int = Field(5, ge=1, le=10_000, description="K, the steps of adaptation")
-    truncate: int | None = Field(
-        None, ge=1, description="backpropagate through the last n steps only; null for all of them"
-    )

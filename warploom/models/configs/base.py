@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from fnmatch import fnmatchcase
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from warploom.configs import ModelConfig, Role
 
 BatchNormMode = Literal["task", "transductive", "running"]
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh"]
 WARPED: frozenset[Role] = frozenset({"adapt", "warp", "head"})
+
+
+class PatternConfig(ModelConfig):
+    """Layers of a standard net designated as warp by their names.
+
+    A model that takes this on lists its parameters in `parameters` and asks `role` for the role of each.
+    """
+
+    warp_pattern: tuple[str, ...] = Field(
+        (),
+        max_length=64,
+        description="parameters to hold fixed while a task adapts and to meta-learn as warp, by patterns of their "
+        "names as of a shell (`conv1.*`, `norm*`)",
+    )
+
+    def parameters(self) -> list[str]:
+        """The names of the parameters that patterns may designate, in the net's order."""
+        raise NotImplementedError(f"{type(self).__name__} does not list its parameters")
+
+    def plain_role(self, name: str) -> Role:
+        """The role of a parameter that no pattern matches."""
+        return "head" if name.startswith("head") else "adapt"
+
+    def role(self, name: str) -> Role:
+        """The role of the parameter `name`."""
+        designated = any(fnmatchcase(name, pattern) for pattern in self.warp_pattern)
+        return "warp" if designated else self.plain_role(name)
+
+    def provided(self) -> frozenset[Role]:
+        return frozenset(self.role(name) for name in self.parameters()) | (self.provides - {"adapt", "head"})
+
+    @model_validator(mode="after")
+    def _patterns_match(self) -> Self:
+        for pattern in self.warp_pattern:
+            if not any(fnmatchcase(name, pattern) for name in self.parameters()):
+                raise ValueError(
+                    f"warp_pattern {pattern!r} matches no parameter; there are: {', '.join(self.parameters())}"
+                )
+        return self
 
 
 class NormConfig(ModelConfig):

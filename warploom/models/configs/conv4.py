@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from warploom.configs import Role
-from warploom.models.configs.base import WARPED, Activation, NormConfig
+from warploom.models.configs.base import WARPED, Activation, NormConfig, PatternConfig
+
+WEIGHTS = ("weight", "bias")
 
 
-class Conv4Config(NormConfig):
+class Conv4Config(NormConfig, PatternConfig):
     """Blocks of 3x3 convolution, 2x2 max-pooling, batch normalisation, activation; then a linear head."""
 
     summary: ClassVar[str] = "the four-block convolutional net of few-shot learning"
@@ -20,6 +22,10 @@ class Conv4Config(NormConfig):
     layers: int = Field(4, ge=1, le=8)
     filters: int = Field(64, ge=1, le=1024)
     activation: Activation = "relu"
+
+    def parameters(self) -> list[str]:
+        blocks = [f"{part}{i}.{kind}" for i in range(self.layers) for part in ("conv", "norm") for kind in WEIGHTS]
+        return [*blocks, *(f"head.{kind}" for kind in WEIGHTS)]
 
     def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:  # noqa: ARG002
         if len(input_shape) != 3:
@@ -36,14 +42,38 @@ class Conv4Config(NormConfig):
 class WarpConv4Config(Conv4Config):
     """`conv4` with a warp layer after each block, held fixed while a task adapts."""
 
-    summary: ClassVar[str] = "conv4 with a warp convolution after each block"
-    source: ClassVar[str] = "Flennerhag et al., ICLR 2020, section 4 and appendix F"
+    summary: ClassVar[str] = "conv4 with a warp layer after each block: a convolution, a scaling or a gate"
+    source: ClassVar[str] = "Flennerhag et al., ICLR 2020, section 4, Figure 6 and appendix F"
     provides: ClassVar[frozenset[Role]] = WARPED
 
     name: Literal["warp_conv4"] = "warp_conv4"  # type: ignore[assignment]
-    warp_kernel: Literal[1, 3] = 3
+    warp_kind: Literal["conv", "film", "gate"] = Field(
+        "conv",
+        description="convolutions; film: a scale and a shift for each channel; gate: the input times an activation of "
+        "convolutions of it",
+    )
+    warp_kernel: Literal[1, 3] = Field(3, description="side of the warp's convolutions")
     warp_layers: int = Field(1, ge=1, le=4, description="convolutions in one warp layer")
-    warp_activation: Activation | None = None
+    warp_activation: Activation | None = Field(
+        None,
+        description="after the warp and between its convolutions; of a gate, what the input is multiplied by, "
+        "null for sigmoid",
+    )
     warp_batch_norm: bool = Field(False, description="normalise the input of the warp layer")
     warp_residual: bool = Field(False, description="add the warp layer's input to its output")
     warp_final_head: bool = Field(False, description="an adaptable linear layer, then a warp layer to the classes")
+
+    def parameters(self) -> list[str]:
+        """The blocks' own parameters, and the adaptable part of the head; the warp layers' need no pattern."""
+        names = super().parameters()
+        return [name.replace("head.", "head.0.") for name in names] if self.warp_final_head else names
+
+    def plain_role(self, name: str) -> Role:
+        warped = name.startswith("warp") or (self.warp_final_head and name.startswith("head.1"))
+        return "warp" if warped else super().plain_role(name)
+
+    @model_validator(mode="after")
+    def _film_has_no_convolutions(self) -> Self:
+        if self.warp_kind == "film" and self.warp_layers > 1:
+            raise ValueError("warp_kind film has no convolutions, so warp_layers must be 1")
+        return self

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from warploom.configs import ModelConfig, Role
-from warploom.models.configs.base import WARPED, Activation
+from warploom.configs import Role
+from warploom.models.configs.base import WARPED, Activation, PatternConfig
 
 
-class MLPConfig(ModelConfig):
+class MLPConfig(PatternConfig):
     """Linear layers with an activation between them."""
 
     summary: ClassVar[str] = "fully connected net"
@@ -20,14 +20,28 @@ class MLPConfig(ModelConfig):
     hidden: tuple[int, ...] = Field((40, 40), min_length=1, max_length=16)
     activation: Activation = "relu"
 
+    def parameters(self) -> list[str]:
+        layers = [*(f"layer{i}" for i in range(len(self.hidden))), "head"]
+        return [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+
 
 class WarpMLPConfig(MLPConfig):
-    """`mlp` with a square linear warp layer after each hidden activation."""
+    """`mlp` with a warp layer after each hidden activation, held fixed while a task adapts."""
 
-    summary: ClassVar[str] = "fully connected net with a linear warp layer after each hidden layer"
+    summary: ClassVar[str] = "fully connected net with a warp after each hidden layer: linear, a scaling or a gate"
     source: ClassVar[str] = "Flennerhag et al., ICLR 2020, Figure 6"
     provides: ClassVar[frozenset[Role]] = WARPED
 
     name: Literal["warp_mlp"] = "warp_mlp"  # type: ignore[assignment]
-    warp_activation: Activation | None = None
-    warp_residual: bool = True
+    warp_kind: Literal["linear", "film", "gate"] = Field(
+        "linear",
+        description="a square matrix; film: a scale and a shift for each unit; gate: the input times an activation of "
+        "a square matrix of it",
+    )
+    warp_activation: Activation | None = Field(
+        None, description="after the warp; of a gate, what the input is multiplied by, null for sigmoid"
+    )
+    warp_residual: bool = Field(True, description="add the warp layer's input to its output")
+
+    def plain_role(self, name: str) -> Role:
+        return "warp" if name.startswith("warp") else super().plain_role(name)

@@ -22,3 +22,7 @@ class GlyphsConfig(ImageTaskConfig, AugmentConfig):
     rotate_deg: float = Field(15.0, ge=0, le=180, description="largest rotation to either side, in degrees")
     translate: float = Field(0.1, ge=0, lt=1, description="largest shift as a fraction of the side")
     world_seed: int = Field(0, ge=0, lt=2**31, description="which alphabets exist")
+
+    @property
+    def finite(self) -> bool:
+        return True

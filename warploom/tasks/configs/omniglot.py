@@ -26,6 +26,10 @@ class OmniglotConfig(ImageTaskConfig, AugmentConfig):
     test_alphabets: int = Field(10, ge=1, le=20, description="held-out alphabets (multi-shot)")
     split_seed: int = Field(0, ge=0, lt=2**31, description="which alphabets go where")
 
+    @property
+    def finite(self) -> bool:
+        return self.protocol == "multi-shot"
+
     @model_validator(mode="after")
     def _drawings_suffice(self) -> Self:
         if self.shots + self.queries > OMNIGLOT_DRAWINGS:

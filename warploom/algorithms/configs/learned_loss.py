@@ -1,0 +1,30 @@
+"""What can be set about `learned-loss`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from warploom.algorithms.configs.windows import WindowConfig
+from warploom.models.configs.base import Activation
+
+
+class LearnedLossConfig(WindowConfig):
+    """ML3: a loss net drives adaptation, learned by backpropagation through the inner loop.
+
+    The paper's sine experiment has `base` none, one inner step, and all step sizes 0.001.
+    """
+
+    summary: ClassVar[str] = "the loss of the inner loop: a small net, by backpropagation through the loop"
+    source: ClassVar[str] = "Bechtle et al., ML3, 2019, arXiv:1906.05374"
+
+    name: Literal["learned-loss"] = "learned-loss"
+    base: Literal["task", "none"] = Field(
+        "task", description="task: the family's loss plus the net, which starts flat; none: the net alone"
+    )
+    hidden: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        (50, 50), min_length=1, max_length=8, description="widths of the loss net"
+    )
+    activation: Activation = "relu"
+    loss_lr: float = Field(0.001, gt=0, le=100, description="outer step size for the loss net")

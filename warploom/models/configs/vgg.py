@@ -1,0 +1,27 @@
+"""What can be set about `vgg`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from warploom.models.configs.images import ImageNetConfig, both
+
+
+class VGGConfig(ImageNetConfig):
+    """Blocks of 3x3 convolution, batch normalisation, activation, 2x2 max-pooling; then a linear head."""
+
+    summary: ClassVar[str] = "the four-block net of MAML++: normalises before it pools"
+    source: ClassVar[str] = "Antoniou, Edwards, Storkey, ICLR 2019; 'base' of Grefenstette et al., arXiv:1910.01727"
+
+    name: Literal["vgg"] = "vgg"
+    layers: int = Field(4, ge=1, le=8)
+    filters: int = Field(64, ge=1, le=1024, description="of each block; 64 for Omniglot, 48 for miniImageNet")
+
+    @property
+    def halvings(self) -> int:
+        return self.layers
+
+    def parameters(self) -> list[str]:
+        return [name for i in range(self.layers) for name in both(f"conv{i}", f"norm{i}")] + both("head")
