@@ -7,6 +7,10 @@ BIN    := $(VENV)/bin
 # Touched after a complete install, so that an interrupted one is done again.
 STAMP  := $(VENV)/.installed
 
+# Tests that need neither Ray nor a stack of processes run side by side, each on a core.
+FAST ?= tests/core/ tests/contract/
+JOBS ?= auto
+
 # For `make images`.
 DOCKER       ?= docker
 BASE_IMAGE   ?= python:3.11-slim
@@ -24,7 +28,8 @@ demo: $(STAMP) ## Install, start a service here, meta-train and adapt to new tas
 	$(BIN)/warploom demo
 
 test: $(STAMP) ## Install and run the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) warploom service $(FAST)
+	$(BIN)/python -m pytest $(filter-out $(FAST),$(wildcard tests/*/))
 
 check: $(STAMP) ## Lint, formatting, types and import rules
 	$(BIN)/ruff check .

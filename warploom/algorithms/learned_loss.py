@@ -47,8 +47,7 @@ class LearnedLoss(Windowed[LearnedLossConfig]):
         self._act = activation(config.activation)
         if type(family).loss is not TaskFamily.loss:
             raise UnfitPair(
-                f"algorithm 'learned-loss' learns from pairs of prediction and target, and task {family.config.name!r} "
-                "has a loss of another kind; use sinusoid, or a family of classification",
+                f"algorithm 'learned-loss' {config.no_pairs(family.config)}",
                 field="/task",
                 rule="cross-entropy or mean squared error",
                 value=family.config.name,

@@ -7,8 +7,9 @@ equation numbers are that paper's. The objective: `warploom.algorithms.warpgrad_
 Departures, all on purpose:
 * A stored point is θ_k, and s_k if the optimiser has a state. The authors' code stores running statistics of batch
   normalisation with it; here layers normalise by the batch while a task adapts, so that there are none to store.
-* Eq 12 is evaluated after the inner step, as in the paper; the authors' code skips the inner step there
-  (`approximate` no-step).
+* Eq 11 has its second-order term, and Eq 12 is evaluated after the inner step, as in the paper. In the authors' code
+  the inner gradient loses its graph, so that its default is Eq 12 (`approximate` eq12), and its approximation takes no
+  inner step (`approximate` no-step); on the same parameters and batches those two agree with ours to round-off.
 * The path's last segment counts: its loss is measured on one more batch. The authors' code drops it.
 * Points whose numbers are not finite are left out with all that follow them on the path.
 * The mean over points is taken where the paper has a sum: the factor belongs to β.

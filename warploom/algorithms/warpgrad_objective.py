@@ -11,7 +11,7 @@ u = v ∂U/∂(∇θ L_task),
     ∇ψ L = ∂ψ L_meta(θ'; φ) + v ∂U/∂ψ + ∂ψ ⟨∇θ L_task(θ; φ), u⟩,
 
 two gradients and one mixed second derivative, without a graph of the outer loss through the inner step. For plain
-gradient descent u = −αv. Eq 12 is the first term alone; the authors' code has there ∂φ L_meta(θ; φ), without a step.
+gradient descent u = −αv. Eq 12 is the first term alone; the authors' approximation is ∂φ L_meta(θ; φ), without a step.
 
 Source: Flennerhag et al., ICLR 2020, arXiv:1909.00025. Shape suffixes: B batch.
 """
@@ -88,6 +88,11 @@ class Objective:
             at = after if self._form == "eq12" else theta
             return self._direct(psi, at, x_B, y_B), slope, value, after, state_after
         slope, pull, *aux = vjp(lambda psi: self._slope(psi, theta, x_A, y_A), psi, has_aux=True)
+        if self._plain:
+            after, state_after = self._move(psi, k, theta, slope, state)
+            direct, down = grad(self.loss, argnums=(0, 1))(psi, after, x_B, y_B)
+            (mixed,) = pull({n: -self._lr * v for n, v in down.items()})
+            return {n: direct[n] + mixed[n] for n in psi}, slope, aux[0], after, state_after
         after, push, *later = vjp(lambda psi, slope: self._move(psi, k, theta, slope, state), psi, slope, has_aux=True)
         direct, down = grad(self.loss, argnums=(0, 1))(psi, after, x_B, y_B)
         rates, u = push(down)

@@ -1,7 +1,7 @@
 """The four-block convolutional net of few-shot learning, plain and with warp layers.
 
 A block is 3x3 convolution (padding 1) → 2x2 max-pooling → batch normalisation → activation, in the order of Leap and
-WarpGrad; after the blocks a linear head. `warp_conv4` puts a warp layer after each block. By default that is one
+WarpGrad; after the blocks a linear head. `warp_conv4` puts warp layers after each block. By default that is one
 plain 3x3 convolution without normalisation, activation or residual; it may be a FiLM-like scaling or a gate. Or
 `warp_pattern` designates layers of the plain net as warp.
 
@@ -39,43 +39,40 @@ class Stem(nn.Conv2d):
 
 
 class ConvWarp(nn.Module):
-    """A warp layer: (normalise →) its kind (→ add the input → normalise) (→ activate).
+    """A warp layer: (normalise →) its kind (→ activate) (→ add the input → normalise), in the order of the authors.
 
-    Kinds: `conv`, convolutions with activations between; `film`, a scale and a shift for each channel, γ ⊙ h + β;
-    `gate`, h ⊙ σ(convolutions of h). With the residual, the sum is normalised when `batch_norm` is on: "in and out",
-    as appendix F's strongest rows.
+    Kinds: `conv`, a convolution; `film`, a scale and a shift for each channel, γ ⊙ h + β; `gate`, h ⊙ σ(convolution of
+    h). With the residual, the sum is normalised when `batch_norm` is on: "in and out", as appendix F's strongest rows.
     """
 
     def __init__(self, config: WarpConv4Config) -> None:
         super().__init__()
-        width, act = config.filters, config.warp_activation
+        width, kernel, act = config.filters, config.warp_kernel, config.warp_activation
         self.norm_in = BatchNorm(width) if config.warp_batch_norm else nn.Identity()
-        self.body = Scaling(width, config.warp_residual) if config.warp_kind == "film" else _convolutions(config)
-        self.gate = activation(act or "sigmoid") if config.warp_kind == "gate" else None
+        self.body: nn.Module
+        if config.warp_kind == "film":
+            self.body = Scaling(width, config.warp_residual)
+        else:
+            self.body = nn.Sequential(nn.Conv2d(width, width, kernel, padding=kernel // 2))
+        self.gate = config.warp_kind == "gate"
+        self.act = activation(act or "sigmoid") if act or self.gate else nn.Identity()
         self.residual = config.warp_residual
         both = config.warp_residual and config.warp_batch_norm
         self.norm_out = BatchNorm(width) if both else nn.Identity()
-        self.act = activation(act) if act and self.gate is None else nn.Identity()
 
     def forward(self, h_BCHW: Tensor) -> Tensor:
         """Warp [B, C, H, W]; the shape stays."""
-        warped = self.body(self.norm_in(h_BCHW))
-        if self.gate is not None:
-            warped = h_BCHW * self.gate(warped)
+        warped: Tensor = self.act(self.body(self.norm_in(h_BCHW)))
+        if self.gate:
+            warped = h_BCHW * warped
         if self.residual:
-            warped = self.norm_out(warped + h_BCHW)
-        out: Tensor = self.act(warped)
-        return out
+            warped = self.norm_out(h_BCHW + warped)
+        return warped
 
 
-def _convolutions(config: WarpConv4Config) -> nn.Sequential:
-    width, kernel = config.filters, config.warp_kernel
-    body = nn.Sequential()
-    for i in range(config.warp_layers):
-        if i:
-            body.append(activation(config.warp_activation or "relu"))
-        body.append(nn.Conv2d(width, width, kernel, padding=kernel // 2))
-    return body
+def _warp(config: WarpConv4Config) -> nn.Module:
+    layers = [ConvWarp(config) for _ in range(config.warp_layers)]
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
 def build_conv4(config: Conv4Config, task: TaskConfig) -> Model:
@@ -90,7 +87,7 @@ def build_conv4(config: Conv4Config, task: TaskConfig) -> Model:
 
 
 def build_warp_conv4(config: WarpConv4Config, task: TaskConfig) -> Model:
-    """The net with a `ConvWarp` after each block, and a warped head if the config says so."""
+    """The net with one `ConvWarp` or more after each block, and a warped head if the config says so."""
     return build_conv4(config, task)
 
 
@@ -104,7 +101,7 @@ def _net(config: Conv4Config, task: TaskConfig) -> nn.Module:
         net.add_module(f"norm{i}", BatchNorm(config.filters))
         net.add_module(f"act{i}", activation(config.activation))
         if isinstance(config, WarpConv4Config):
-            net.add_module(f"warp{i}", ConvWarp(config))
+            net.add_module(f"warp{i}", _warp(config))
         channels, height, width = config.filters, height // 2, width // 2
     net.add_module("flatten", nn.Flatten())
     net.add_module("head", _head(config, channels * height * width, task.outputs))

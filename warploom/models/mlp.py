@@ -12,17 +12,17 @@ from warploom.models.configs.mlp import MLPConfig, WarpMLPConfig
 
 
 class VectorWarp(nn.Module):
-    """ω(h) of its kind (+ h), then an optional activation.
+    """ω(h) = a(its kind), plus h with the residual.
 
-    Kinds: `linear`, W h + b; `film`, γ ⊙ h + β; `gate`, h ⊙ σ(W h + b). The residual forms of the first two start as
-    the identity, and so does `film` without.
+    Kinds: `linear`, W h + b; `film`, γ ⊙ h + β; `gate`, whose a(W h + b) is multiplied by h. The residual forms of the
+    first two start as the identity unless a(0) is something else; so does `film` without.
     """
 
     def __init__(self, width: int, config: WarpMLPConfig) -> None:
         super().__init__()
         act, self.residual = config.warp_activation, config.warp_residual
-        self.gate = activation(act or "sigmoid") if config.warp_kind == "gate" else None
-        self.act = activation(act) if act and self.gate is None else nn.Identity()
+        self.gate = config.warp_kind == "gate"
+        self.act = activation(act or "sigmoid") if act or self.gate else nn.Identity()
         if config.warp_kind == "film":
             self.scaling = Scaling(width, self.residual)
             return
@@ -33,11 +33,10 @@ class VectorWarp(nn.Module):
 
     def forward(self, h_BD: Tensor) -> Tensor:
         """Warp [B, D]."""
-        warped = self.scaling(h_BD) if hasattr(self, "scaling") else self.linear(h_BD)
-        if self.gate is not None:
-            warped = h_BD * self.gate(warped)
-        out: Tensor = self.act(h_BD + warped if self.residual else warped)
-        return out
+        warped: Tensor = self.act(self.scaling(h_BD) if hasattr(self, "scaling") else self.linear(h_BD))
+        if self.gate:
+            warped = h_BD * warped
+        return h_BD + warped if self.residual else warped
 
 
 def build_mlp(config: MLPConfig, task: TaskConfig) -> Model:

@@ -133,7 +133,7 @@ def _world(config: RatingsConfig, root: str) -> World:  # noqa: ARG001
     stops = np.cumsum(np.bincount(user, minlength=len(table.users)))
     rows = list(zip([0, *stops[:-1].tolist()], stops.tolist(), strict=True))
     splits = _split(config, list(zip(table.users, rows, strict=True)))
-    train = np.concatenate([np.arange(start, stop) for s in splits for _, (start, stop) in splits[s]])
+    train = np.concatenate([np.arange(start, stop) for _, (start, stop) in splits["train"]])
     mean, std = rating[train].mean(), rating[train].std()
     if std == 0:
         raise InvalidInput("all ratings of the training users are equal", field="/task/data", rule="ratings that vary")

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from warploom.algorithms.configs.windows import WindowConfig
+from warploom.configs import ModelConfig, TaskConfig
 from warploom.models.configs.base import Activation
 
 
@@ -27,4 +28,15 @@ class LearnedLossConfig(WindowConfig):
         (50, 50), min_length=1, max_length=8, description="widths of the loss net"
     )
     activation: Activation = "relu"
-    loss_lr: float = Field(0.001, gt=0, le=100, description="outer step size for the loss net")
+    loss_lr: float = Field(0.01, gt=0, le=100, description="outer step size for the loss net")
+
+    def why_unfit(self, task: TaskConfig, model: ModelConfig) -> str | None:
+        return self.no_pairs(task) if task.own_loss else super().why_unfit(task, model)
+
+    @staticmethod
+    def no_pairs(task: TaskConfig) -> str:
+        """Why a family with a loss of another kind does not fit."""
+        return (
+            f"learns from pairs of prediction and target, and task {task.name!r} has a loss of another kind; "
+            "use sinusoid, ratings, or any family of classification"
+        )

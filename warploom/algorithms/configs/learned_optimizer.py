@@ -24,7 +24,7 @@ class LearnedOptimizerConfig(WindowConfig):
         (0.5, 0.9, 0.99), max_length=8, description="moving averages of the gradient that the net sees"
     )
     first_order: bool = Field(True, description="take inner gradients as constants, as the source does")
-    net_lr: float = Field(0.003, gt=0, le=100, description="outer step size for the net")
+    net_lr: float = Field(0.01, gt=0, le=100, description="outer step size for the net")
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of a meta-gradient; null for none")
 
     @property

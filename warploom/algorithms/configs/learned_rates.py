@@ -17,4 +17,4 @@ class LearnedRatesConfig(WindowConfig):
 
     name: Literal["learned-rates"] = "learned-rates"
     per_step: bool = Field(False, description="a step size for each of the inner steps, too")
-    rates_lr: float = Field(0.01, gt=0, le=100, description="outer step size for the factors of inner_lr")
+    rates_lr: float = Field(0.03, gt=0, le=100, description="outer step size for the factors of inner_lr")

@@ -31,4 +31,4 @@ class MultiHeadConfig(OuterConfig):
     @staticmethod
     def unnumbered() -> str:
         """Why a family without numbered training tasks does not fit."""
-        return "needs numbered training tasks, a head for each; use glyphs, or omniglot with protocol multi-shot"
+        return "needs numbered training tasks; use glyphs, ratings, or omniglot with protocol multi-shot"

@@ -20,8 +20,8 @@ class WarpConfig(InnerLoopConfig):
 
     approximate: bool | Literal["eq12", "no-step"] = Field(
         False,
-        description="true or eq12: Eq 12, no gradient through the inner step; no-step: no inner step at all, as in the "
-        "authors' code",
+        description="true or eq12: Eq 12, no gradient through the inner step; no-step: no inner step at all, the "
+        "approximation of the authors' code",
     )
     learn_rates: bool = Field(
         False,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from warploom.configs import Role
 from warploom.models.configs.base import WARPED, Activation, NormConfig, PatternConfig
@@ -49,18 +49,20 @@ class WarpConv4Config(Conv4Config):
     name: Literal["warp_conv4"] = "warp_conv4"  # type: ignore[assignment]
     warp_kind: Literal["conv", "film", "gate"] = Field(
         "conv",
-        description="convolutions; film: a scale and a shift for each channel; gate: the input times an activation of "
-        "convolutions of it",
+        description="a convolution; film: a scale and a shift for each channel; gate: the input times an activation of "
+        "a convolution of it",
     )
     warp_kernel: Literal[1, 3] = Field(3, description="side of the warp's convolutions")
-    warp_layers: int = Field(1, ge=1, le=4, description="convolutions in one warp layer")
+    warp_layers: int = Field(1, ge=1, le=4, description="warp layers after each block, one behind the other")
     warp_activation: Activation | None = Field(
         None,
-        description="after the warp and between its convolutions; of a gate, what the input is multiplied by, "
-        "null for sigmoid",
+        description="after the convolution or the scaling; of a gate, what its input is multiplied by, null for "
+        "sigmoid",
     )
     warp_batch_norm: bool = Field(False, description="normalise the input of the warp layer")
-    warp_residual: bool = Field(False, description="add the warp layer's input to its output")
+    warp_residual: bool = Field(
+        False, description="add the warp layer's input to its output, and normalise the sum too"
+    )
     warp_final_head: bool = Field(False, description="an adaptable linear layer, then a warp layer to the classes")
 
     def parameters(self) -> list[str]:
@@ -71,9 +73,3 @@ class WarpConv4Config(Conv4Config):
     def plain_role(self, name: str) -> Role:
         warped = name.startswith("warp") or (self.warp_final_head and name.startswith("head.1"))
         return "warp" if warped else super().plain_role(name)
-
-    @model_validator(mode="after")
-    def _film_has_no_convolutions(self) -> Self:
-        if self.warp_kind == "film" and self.warp_layers > 1:
-            raise ValueError("warp_kind film has no convolutions, so warp_layers must be 1")
-        return self

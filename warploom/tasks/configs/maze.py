@@ -19,6 +19,7 @@ class MazeConfig(TaskConfig):
     summary: ClassVar[str] = "walk a maze with an invisible goal, by actor-critic; for recurrent nets"
     source: ClassVar[str] = "Miconi et al., ICLR 2019 (Backpropamine); maze experiment of Flennerhag et al., ICLR 2020"
 
+    own_loss: ClassVar[bool] = True
     only_with: ClassVar[frozenset[str]] = frozenset({"rnn", "plastic_rnn", "warp_rnn"})
 
     name: Literal["maze"] = "maze"

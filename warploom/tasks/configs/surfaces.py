@@ -17,6 +17,7 @@ class SurfacesConfig(TaskConfig):
     kind: ClassVar[Kind] = "regression"
     summary: ClassVar[str] = "random surfaces over the plane: a task is to walk down one of them from a random start"
     source: ClassVar[str] = "Flennerhag et al., ICLR 2020, arXiv:1909.00025, appendix D"
+    own_loss: ClassVar[bool] = True
 
     name: Literal["surfaces"] = "surfaces"
     starts: int = Field(10, ge=1, le=10_000, description="tasks in a row on one surface, each with its own start")
