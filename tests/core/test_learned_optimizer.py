@@ -74,20 +74,29 @@ def test_two_steps_of_one_coordinate_by_hand():
         assert float(now["w"]) == pytest.approx(theta, rel=1e-12)
 
 
-def test_the_cell_is_that_of_torch():
-    algorithm, meta = make(cell="lstm", hidden=5)
-    cell = torch.nn.LSTMCell(6, 5).double()
-    width = torch.arange(20) // 5 == 1  # our forget gate has 1 added
+def test_the_cell_is_that_of_torch_and_remembers():
+    """Three steps of four coordinates: each has a state of its own, which goes from step to step."""
+    algorithm, meta = make(cell="lstm", hidden=5, decays=())
+    cell = torch.nn.LSTMCell(2, 5).double()
+    forget = torch.arange(20) // 5 == 1  # ours has 1 added
     with torch.no_grad():
         cell.weight_ih.copy_(meta.params["opt:in"])
         cell.weight_hh.copy_(meta.params["opt:again"])
-        cell.bias_ih.copy_(meta.params["opt:bias"] + width)
+        cell.bias_ih.copy_(meta.params["opt:bias"] + forget)
         cell.bias_hh.zero_()
-    x, h, c = (torch.randn(7, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (6, 5, 4))
-    c = torch.cat([c, c[:, :1]], 1)
-    ours, theirs = algorithm._recur(meta.params, x, h, c), cell(x, (h, c))
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other)
+    lr = torch.tensor(0.1, dtype=torch.float64)
+    gen = torch.Generator().manual_seed(0)
+    theta = expected = torch.zeros(4, dtype=torch.float64)
+    state = algorithm.inner_state(meta.params, {"w": theta})
+    memory = (theta.new_zeros(4, 5), theta.new_zeros(4, 5))
+    for k in range(3):
+        g = torch.randn(4, generator=gen, dtype=torch.float64)
+        found, state = algorithm.inner_step(meta.params, k, {"w": theta}, {"w": g}, state, lr)
+        theta = found["w"]
+        memory = cell(features(g), memory)
+        a, b = (memory[0] @ meta.params["opt:out"].T + meta.params["opt:out_bias"]).unbind(-1)
+        expected = (expected - 0.1 * a.exp() * g - 0.1 * b).detach()
+        torch.testing.assert_close(theta, expected)
 
 
 @pytest.mark.parametrize("cell", CELLS)

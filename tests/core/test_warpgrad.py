@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.support.families import Noise
-from tests.support.warps import MODELS, along, directional, make, one_step, plain_loss, random_direction
+from tests.support.warps import MODELS, Stages, along, directional, make, one_step, plain_loss, random_direction
 from warploom.codec import pack_experiences, unpack_experiences
 from warploom.inner import SupportBatches
 from warploom.learner import LearnerState, learn_round, share
@@ -149,14 +148,6 @@ def test_learned_rates_are_learned():
     for n in algorithm.adaptable:
         assert float(after.meta.params[f"lr:{n}"]) != float(meta.params[f"lr:{n}"])
         assert float(after.meta.params[f"momentum:{n}"]) != float(meta.params[f"momentum:{n}"])
-
-
-class Stages(Noise):
-    """Two sub-tasks after each other."""
-
-    @property
-    def phases(self):
-        return 2
 
 
 def test_points_of_several_phases_in_one_minibatch():

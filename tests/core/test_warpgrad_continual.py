@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.support.families import Noise
-from tests.support.warps import MODELS, make, plain_loss
+from tests.support.warps import MODELS, Stages, make, plain_loss
 from warploom.algorithms.configs.warpgrad_continual import WarpGradContinualConfig
 from warploom.algorithms.warpgrad_continual import WarpGradContinual
 from warploom.learner import LearnerState, learn_round
@@ -15,16 +14,9 @@ from warploom.types import TaskRef
 BETA, ALPHA = 0.3, 0.2
 
 
-class Stages(Noise):
-    """Two sub-tasks after each other."""
-
-    @property
-    def phases(self):
-        return 2
-
-
 def learner(name, **options):
-    return make(MODELS[name], WarpGradContinual, WarpGradContinualConfig, warp_lr=BETA, rates_lr=BETA, **options)
+    given = {"warp_lr": BETA, "rates_lr": BETA, "clip_norm": None, **options}
+    return make(MODELS[name], WarpGradContinual, WarpGradContinualConfig, **given)
 
 
 def one_round(algorithm, state, refs):

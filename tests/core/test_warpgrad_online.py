@@ -7,8 +7,7 @@ import gc
 import pytest
 import torch
 
-from tests.support.families import Noise
-from tests.support.warps import MODELS, make
+from tests.support.warps import MODELS, Stages, make
 from warploom.algorithms.configs.warpgrad_online import WarpGradOnlineConfig
 from warploom.algorithms.warpgrad_online import WarpGradOnline
 from warploom.learner import LearnerState, learn_round
@@ -18,14 +17,6 @@ from warploom.types import TaskRef
 
 STEPS = 4
 MOMENTUM = {"name": "sgd", "momentum": 0.7}
-
-
-class Stages(Noise):
-    """Two sub-tasks after each other."""
-
-    @property
-    def phases(self):
-        return 2
 
 
 def pair(model, tasks=2, **options):

@@ -39,6 +39,14 @@ MODELS = {
 }
 
 
+class Stages(Noise):
+    """Two sub-tasks after each other."""
+
+    @property
+    def phases(self):
+        return 2
+
+
 def make(model_config, learner=WarpGrad, config=WarpGradConfig, family=Noise, **options):
     """An algorithm for random data, and a meta-state in float64."""
     image = isinstance(model_config, Conv4Config)

@@ -72,15 +72,17 @@ class OmniglotFewShot(Comparison):
         }
 
 
+_IMPLICIT = {"inner_lr": 0.4, "inner_steps": 3, "proximal": 0.5, "cg_steps": 2, "outer_lr": 0.003}
+
+
 def _algorithms(size: Size) -> dict[str, tuple[dict[str, Any], int]]:
     rounds = {"tiny": 2, "cpu": 1500, "paper": 60_000}[size]
-    steps = {"tiny": 1, "cpu": 1, "paper": 1}[size]
-    unrolled = {"inner_lr": 0.4, "inner_steps": steps, "outer_lr": 0.003 if size == "cpu" else 0.001}
+    unrolled = {"inner_lr": 0.4, "inner_steps": 1, "outer_lr": 0.003 if size == "cpu" else 0.001}
     return {
         "maml": ({"name": "maml", **unrolled}, rounds),
         "fomaml": ({"name": "fomaml", **unrolled}, rounds),
         "anil": ({"name": "anil", **unrolled}, rounds),
         "maml++": ({"name": "maml++", **unrolled}, rounds),
-        "imaml": ({"name": "imaml"}, rounds),
+        "imaml": ({"name": "imaml", **_IMPLICIT}, rounds),
         "reptile": ({"name": "reptile"}, rounds),
     }

@@ -29,3 +29,4 @@ class WarpGradContinualConfig(WarpConfig):
     )
     outer: Literal["sgd"] = "sgd"
     warp_lr: float = Field(0.01, gt=0, le=100, description="β, the outer step size for the warp layers")
+    clip_norm: float | None = Field(10.0, gt=0, description="largest norm of a meta-gradient; null for none")
