@@ -177,9 +177,7 @@ def test_vectorised_equals_loop(net, monkeypatch):
 
 def test_families_without_numbered_tasks_are_refused():
     document = {"algorithm": "multi-head", "model": "mlp"}
-    with pytest.raises(
-        UnfitPair, match="numbered training tasks; use glyphs, ratings, or omniglot with protocol"
-    ):
+    with pytest.raises(UnfitPair, match="numbered training tasks; use glyphs, ratings, or omniglot with protocol"):
         JobSpec.parse({**document, "task": "sinusoid"})
     with pytest.raises(UnfitPair, match="needs numbered training tasks"):
         JobSpec.parse({**document, "task": {"name": "omniglot", "protocol": "few-shot"}})
