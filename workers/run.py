@@ -121,6 +121,10 @@ class JobRun:
             self._jobs.finish(self._job_id, self._generation, CANCELLED)
         except _Retry as reason:
             self._give_back(str(reason))
+        except Fenced:
+            # Another claims the job, or began to and found the lease renewed: then the job is still this run's to give
+            # back. If it is not, giving it back is refused as fenced too.
+            self._give_back("a claim that was not completed fenced the actors")
         except WarploomError as error:
             self._fail(error)
         else:

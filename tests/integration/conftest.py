@@ -91,7 +91,7 @@ class Service:
 @pytest.fixture
 def service(ray_cluster: None, connections: Connections, redis_settings: Settings) -> Iterator[Service]:
     """A running supervisor without adapters; quick heartbeats and leases."""
-    settings = redis_settings.model_copy(update={"adapters": 0, "heartbeat_s": 0.3, "lease_s": 3.0})
+    settings = redis_settings.model_copy(update={"adapters": 0, "heartbeat_s": 0.3, "lease_s": 20.0})
     running = Service(connections, settings, threading.Event())
     running.start()
     yield running

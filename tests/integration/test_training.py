@@ -10,6 +10,7 @@ import psutil
 import pytest
 import torch
 
+from service import keys
 from tests.integration.conftest import Service
 from tests.support.waiting import wait_until
 from warploom.local import train
@@ -116,6 +117,15 @@ def test_a_supervisor_that_goes_gives_its_jobs_back_and_the_next_goes_on(service
     service.start()
     assert equal(service.weights(job_id), local(sine(rounds=24)))
     assert service.jobs.get(job_id).generation == 2
+
+
+def test_a_claim_that_was_not_completed_costs_a_generation_and_nothing_else(service: Service) -> None:
+    job_id = service.submit(sine(rounds=24))
+    wait_until(lambda: service.round(job_id) >= 3, 150)
+    service.connections.replay.execute_command("SET", keys.fence(job_id), 2)
+    assert equal(service.weights(job_id), local(sine(rounds=24)))
+    assert service.jobs.get(job_id).generation == 2
+    assert "not completed" in service.last(job_id, "warning")["message"]
 
 
 def test_async_mode_ends_and_bounds_staleness(service: Service) -> None:
