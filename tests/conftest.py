@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +19,16 @@ from service.settings import Settings
 from tests.support.clock import FakeClock
 from warploom.errors import SetupError
 
+IN_MEMORY = "/dev/shm"  # a busy disk would make every write of the state server wait
+
 
 @pytest.fixture(scope="session")
 def embedded_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     """Two real servers for the whole session; on a laptop without a binary their tests are skipped, in CI they fail."""
-    servers = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    folder = (
+        Path(tempfile.mkdtemp(dir=IN_MEMORY)) if os.access(IN_MEMORY, os.W_OK) else tmp_path_factory.mktemp("redis")
+    )
+    servers = EmbeddedRedis(folder)
     try:
         servers.start()
     except SetupError as error:
@@ -30,6 +37,7 @@ def embedded_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
         pytest.skip(error.message)
     yield servers
     servers.stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
