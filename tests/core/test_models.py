@@ -16,11 +16,31 @@ from warploom.tasks.configs.omniglot import OmniglotConfig
 from warploom.tasks.configs.sinusoid import SinusoidConfig
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_stem_is_a_convolution(channels):
-    stem = Stem(channels, 5, 3, padding=1).double()
-    x = torch.randn(4, channels, 7, 9, dtype=torch.float64)
-    torch.testing.assert_close(stem(x), F.conv2d(x, stem.weight, stem.bias, padding=1))
+def test_the_stem_is_a_convolution(channels, stride):
+    stem = Stem(channels, 5, 3, padding=1, stride=stride).double()
+    x = torch.randn(4, channels, 7, 10, dtype=torch.float64)
+    torch.testing.assert_close(stem(x), F.conv2d(x, stem.weight, stem.bias, padding=1, stride=stride))
+
+
+def test_strided_blocks_end_in_the_mean_over_the_image():
+    """28 → 14 → 7 → 4 → 2 pixels a side, as in MAML's Omniglot net."""
+    model = build_conv4(Conv4Config(filters=6, downsample="stride"), OmniglotConfig(ways=5))
+    net, h = model.module, torch.randn(3, 1, 28, 28)
+    x = h
+    for i, side in enumerate((14, 7, 4, 2)):
+        conv = net.get_submodule(f"conv{i}")
+        h = F.conv2d(h, conv.weight, conv.bias, stride=2, padding=1)
+        h = F.relu(F.batch_norm(h, None, None, training=True))
+        assert h.shape == (3, 6, side, side)
+    torch.testing.assert_close(net(x), net.get_submodule("head")(h.mean((2, 3))), rtol=1e-4, atol=1e-5)
+
+
+def test_strides_take_images_that_pooling_cannot():
+    assert Conv4Config().why_unfit((1, 8, 8), 5)
+    assert Conv4Config(downsample="stride").why_unfit((1, 8, 8), 5) is None
+    build_conv4(Conv4Config(downsample="stride"), GlyphsConfig(image_size=8)).module(torch.zeros(2, 1, 8, 8))
 
 
 def test_the_sizes_of_the_paper():

@@ -1,9 +1,10 @@
 """The four-block convolutional net of few-shot learning, plain and with warp layers.
 
 A block is 3x3 convolution (padding 1) → 2x2 max-pooling → batch normalisation → activation, in the order of Leap and
-WarpGrad; after the blocks a linear head. `warp_conv4` puts warp layers after each block. By default that is one
-plain 3x3 convolution without normalisation, activation or residual; it may be a FiLM-like scaling or a gate. Or
-`warp_pattern` designates layers of the plain net as warp.
+WarpGrad; after the blocks a linear head. With `downsample` stride the convolution itself halves the image, and the head
+sees the mean over what is left of it (Finn et al. 2017, appendix A.1). `warp_conv4` puts warp layers after each block.
+By default that is one plain 3x3 convolution without normalisation, activation or residual; it may be a FiLM-like
+scaling or a gate. Or `warp_pattern` designates layers of the plain net as warp.
 
 Source: Flennerhag et al. 2020, section 4, Figure 6 and appendix F. The last image side is usually one pixel, so the
 head sees as many features as there are filters (more for larger images).
@@ -30,10 +31,12 @@ class Stem(nn.Conv2d):
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] → [B, filters, H, W]."""
-        patches_BPK = F.unfold(x_BCHW, 3, padding=1).transpose(1, 2)
+        """[B, C, H, W] → [B, filters, H / stride, W / stride], rounded up."""
+        stride = self.stride[0]
+        patches_BPK = F.unfold(x_BCHW, 3, padding=1, stride=stride).transpose(1, 2)
         out_BPF = F.linear(patches_BPK, self.weight.flatten(1), self.bias)
-        batch, _, height, width = x_BCHW.shape
+        batch, _, *sides = x_BCHW.shape
+        height, width = (-(-side // stride) for side in sides)
         out_BFHW = out_BPF.view(batch, height, width, -1).permute(0, 3, 1, 2)
         return out_BFHW.contiguous() if VECTORISED.get() else out_BFHW
 
@@ -94,15 +97,20 @@ def build_warp_conv4(config: WarpConv4Config, task: TaskConfig) -> Model:
 def _net(config: Conv4Config, task: TaskConfig) -> nn.Module:
     net = nn.Sequential()
     channels, height, width = task.input_shape
+    pooled = config.downsample == "pool"
     for i in range(config.layers):
         conv = Stem if channels <= STEM_CHANNELS else nn.Conv2d
-        net.add_module(f"conv{i}", conv(channels, config.filters, 3, padding=1))
-        net.add_module(f"pool{i}", nn.MaxPool2d(2))
+        net.add_module(f"conv{i}", conv(channels, config.filters, 3, padding=1, stride=1 if pooled else 2))
+        if pooled:
+            net.add_module(f"pool{i}", nn.MaxPool2d(2))
         net.add_module(f"norm{i}", BatchNorm(config.filters))
         net.add_module(f"act{i}", activation(config.activation))
         if isinstance(config, WarpConv4Config):
             net.add_module(f"warp{i}", _warp(config))
         channels, height, width = config.filters, height // 2, width // 2
+    if not pooled:
+        net.add_module("mean", nn.AdaptiveAvgPool2d(1))
+        height = width = 1
     net.add_module("flatten", nn.Flatten())
     net.add_module("head", _head(config, channels * height * width, task.outputs))
     return net

@@ -13,7 +13,7 @@ WEIGHTS = ("weight", "bias")
 
 
 class Conv4Config(NormConfig, PatternConfig):
-    """Blocks of 3x3 convolution, 2x2 max-pooling, batch normalisation, activation; then a linear head."""
+    """Blocks of 3x3 convolution, 2x2 max-pooling (or a stride), batch normalisation, activation; then a linear head."""
 
     summary: ClassVar[str] = "the four-block convolutional net of few-shot learning"
     source: ClassVar[str] = "Vinyals et al. 2016; order of layers as in Leap and WarpGrad"
@@ -22,6 +22,11 @@ class Conv4Config(NormConfig, PatternConfig):
     layers: int = Field(4, ge=1, le=8)
     filters: int = Field(64, ge=1, le=1024)
     activation: Activation = "relu"
+    downsample: Literal["pool", "stride"] = Field(
+        "pool",
+        description="how a block halves the image: pool, 2x2 max-pooling; stride, a convolution of stride 2, with the "
+        "mean over what is left of the image before the head, as MAML has it for Omniglot",
+    )
 
     def parameters(self) -> list[str]:
         blocks = [f"{part}{i}.{kind}" for i in range(self.layers) for part in ("conv", "norm") for kind in WEIGHTS]
@@ -30,7 +35,7 @@ class Conv4Config(NormConfig, PatternConfig):
     def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:  # noqa: ARG002
         if len(input_shape) != 3:
             return f"takes images (channels, height, width), not inputs of shape {input_shape}; use mlp or warp_mlp"
-        smallest = 2**self.layers
+        smallest = 2**self.layers if self.downsample == "pool" else 1
         if min(input_shape[1:]) < smallest:
             return (
                 f"halves the image {self.layers} times and so needs {smallest} pixels a side, not "
