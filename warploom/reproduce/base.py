@@ -54,12 +54,14 @@ class Arm:
         spec: its job, as a JSON document.
         paper: published values by measure name, as text ("98.7 ± 0.4"); only numbers that were seen in print.
         group: the x position in a figure of several groups (the number of training tasks, say).
+        activations: also measure activations around the warp layers.
     """
 
     label: str
     spec: Mapping[str, Any]
     paper: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
+    activations: bool = False
 
     @property
     def key(self) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from warploom.errors import Unavailable
 from warploom.reproduce.base import Arm, Means, Measure
 
+STATISTICS = ("centre", "correlation", "spread")  # of `warploom.reproduce.activations`, which loads torch
+
 
 def plots() -> Any:
     """matplotlib's pyplot, drawing to files.
@@ -80,4 +82,23 @@ def lines(
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    return save(figure, path)
+
+
+def before_and_after(runs: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Statistics of activations by layer, hollow before and filled behind each warp, means over seeds."""
+    plt = plots()
+    keys = list(dict.fromkeys(run["key"] for run in runs))
+    figure, axes = plt.subplots(1, len(STATISTICS), figsize=(11, 3.8))
+    for one, what in zip(axes, STATISTICS, strict=True):
+        for i, key in enumerate(keys):
+            found = [run["activations"] for run in runs if run["key"] == key]
+            layers = list(found[0])
+            for when, face in (("before", "none"), ("after", f"C{i}")):
+                ys = [sum(row[layer][f"{what} {when}"] for row in found) / len(found) for layer in layers]
+                one.plot(layers, ys, "o-", color=f"C{i}", markerfacecolor=face, label=f"{key}, {when}")
+        one.set_title(what)
+        one.set_ylim(bottom=0)
+        one.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
     return save(figure, path)

@@ -25,10 +25,12 @@ class Run:
     seed: int
     spec: Mapping[str, Any]
     measures: tuple[Measure, ...]
+    activations: bool = False
 
     def digest(self) -> str:
         """A name for its result; any change of the spec or of what is measured gives another."""
         parts = [self.key, self.seed, self.spec, [asdict(measure) for measure in self.measures]]
+        parts += [self.activations] if self.activations else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -37,7 +39,7 @@ def train_and_measure(run: Run) -> dict[str, Any]:
 
     Returns:
         `key`, `seed`, `measures` by name, `curve` (evaluations during training), `support_loss` by round, `seconds`,
-        `peak_mib` (of the process).
+        `peak_mib` (of the process); with `activations`, those around the warp layers.
     """
     from warploom.build import build
     from warploom.evaluation import evaluate, held_out
@@ -68,7 +70,13 @@ def train_and_measure(run: Run) -> dict[str, Any]:
             measured = spec if measure.adapt is None else JobSpec.parse({**document, "algorithm": measure.adapt})
             found[how] = evaluate(build(measured), result.meta, refs, steps=measure.steps, seed=run.seed)
         measures[measure.name] = found[how].get(measure.metric, float("nan"))
+    extra: dict[str, Any] = {}
+    if run.activations:
+        from warploom.reproduce.activations import around_warps
+
+        extra["activations"] = around_warps(build(spec), result.meta, held_out(spec))
     return {
+        **extra,
         "key": run.key,
         "seed": run.seed,
         "measures": measures,
@@ -96,7 +104,7 @@ def run_all(
     done: list[dict[str, Any]] = []
     for seed in range(seeds):
         for arm in arms:
-            run = Run(arm.key, seed, arm.spec, tuple(measures))
+            run = Run(arm.key, seed, arm.spec, tuple(measures), arm.activations)
             path = folder / f"{run.digest()}.json"
             if path.is_file():
                 done.append(json.loads(path.read_text()))
