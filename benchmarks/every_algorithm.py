@@ -3,7 +3,7 @@
     warploom up &
     python benchmarks/every_algorithm.py [URL KEY]     # default: those of the local stack
 
-For each algorithm: two rollouts, three rounds, on a family and a net that fit; then ten labelled examples of a new task.
+For each algorithm: two rollouts, three rounds, on a family and a net that fit; then labelled examples of a new task.
 Prints a line each, and ends with 1 if any job failed.
 """
 
@@ -58,9 +58,7 @@ def try_one(client: Client, job: Job, spec: JobSpec) -> str:
     if done.state != "succeeded" or done.model is None:
         return f"FAILED: {done.error.message if done.error else done.state}"
     tasks = family_of(spec).sample([TaskRef("test", 0, 0)])
-    answer = client.adapt(
-        done.model, tasks.support_x[0].numpy(), tasks.support_y[0].numpy(), tasks.query_x[0].numpy()
-    )
+    answer = client.adapt(done.model, tasks.support_x[0].numpy(), tasks.support_y[0].numpy(), tasks.query_x[0].numpy())
     loss = [round(value, 4) for value in (answer.losses[0], answer.losses[-1])]
     return f"{done.progress.meta_step} rounds; adapted, support loss {loss[0]} -> {loss[1]}"
 
@@ -77,7 +75,8 @@ def main() -> int:
             for name, spec, job in jobs:
                 said = try_one(client, job, spec)
                 failed += said.startswith("FAILED")
-                print(f"{name:20} {spec.task.name}/{spec.model.name:20} {said}", flush=True)
+                sys.stdout.write(f"{name:20} {spec.task.name}/{spec.model.name:20} {said}\n")
+                sys.stdout.flush()
     return 1 if failed else 0
 
 

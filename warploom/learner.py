@@ -51,6 +51,7 @@ def learn_round(
     experiences: Sequence[Experience],
     *,
     seed: int,
+    scale: float = 1.0,
     rank: int = 0,
     world: int = 1,
     combine: Combine = alone,
@@ -62,6 +63,7 @@ def learn_round(
         state: before the round.
         experiences: the sample, in the same order on every learner.
         seed: the job's; the round's chance comes from it and the version.
+        scale: factor of all outer step sizes.
         rank, world: this learner's number among how many.
         combine: joins the learners' gradients by weighted mean.
 
@@ -73,6 +75,7 @@ def learn_round(
     """
     started = time.perf_counter()
     outer = algorithm.outer(state.meta.version)
+    outer = replace(outer, rates={name: scale * rate for name, rate in outer.rates.items()})
     round_seed = derive(seed, "round", state.meta.version)
     updates = dropped_in_a_row = 0
     for batch in algorithm.minibatches(experiences, seed=round_seed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -67,6 +68,24 @@ class TrainingSpec(Config):
     learners: int = Field(1, ge=1, le=256, description="learner processes; from 2 on, a Ray Train worker group")
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_every: int = Field(10, ge=1, le=1_000_000, description="rounds between two checkpoints")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="what becomes of all outer step sizes over the rounds: they stay; fall to 0 in a line, or along "
+        "half a cosine; on top of what an algorithm does itself",
+    )
+
+    def step_scale(self, version: int) -> float:
+        """The factor of all outer step sizes in the round that makes `version` + 1 of `version`.
+
+        Example:
+            >>> spec = TrainingSpec(rounds=4, schedule="cosine")
+            >>> [round(spec.step_scale(version), 3) for version in range(4)]
+            [1.0, 0.854, 0.5, 0.146]
+        """
+        way = version / max(self.rounds, 1)
+        if self.schedule == "linear":
+            return 1.0 - way
+        return 0.5 * (1.0 + math.cos(math.pi * way)) if self.schedule == "cosine" else 1.0
 
     @property
     def units_per_round(self) -> int:

@@ -152,6 +152,7 @@ class LearnerLoop:
             before,
             experiences,
             seed=self._spec.training.seed,
+            scale=self._spec.training.step_scale(before.meta.version),
             rank=self._group.rank,
             world=self._group.world,
             combine=self._group.combine,
