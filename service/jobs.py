@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 
 from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, common, seconds, transitions
-from warploom.records import Failure, Job, Page, Progress
+from warploom.records import HELD_STATES, Failure, Job, Page, Progress
 from warploom.spec import JobSpec
 
 
@@ -57,7 +58,7 @@ class JobStore:
         return Page[Job](data=[as_job(fields) for fields in found], has_more=more)
 
     def claim(self, owner: str, lease_s: float) -> JobClaim | None:
-        """The oldest queued job, or one whose lease ran out (running or cancelling); None when there is none.
+        """The oldest queued job, or one whose lease ran out; None when there is none.
 
         Args:
             owner: who claims (shown to operators).
@@ -77,8 +78,8 @@ class JobStore:
         *,
         phase: str | None = None,
         progress: Progress | None = None,
-    ) -> bool:
-        """Renew the lease and report; True when a cancel was asked for.
+    ) -> str:
+        """Renew the lease and report; the state, which may say that a pause or a cancel was asked for.
 
         Args:
             job_id: the job.
@@ -111,17 +112,44 @@ class JobStore:
         """
         return as_job(self._ledger.finish(job_id, generation, state, error=error, model=model))
 
-    def release(self, job_id: str, generation: int) -> Job:
-        """Put a running job back into the queue at its old place; a cancelling one becomes claimable at once.
+    def release(self, job_id: str, generation: int, *, retries: int | None = None) -> Job:
+        """Give a job back: a running one queues at its old place, a pausing one is paused, a cancelling one becomes
+        claimable at once.
+
+        Args:
+            job_id: the job.
+            generation: from the claim.
+            retries: how often a run of it was lost, if this one was.
 
         Raises:
             Fenced: the generation is not current.
             Conflict: the job is not running.
         """
-        return as_job(self._ledger.move("release", job_id, generation, stored={"phase": ""}))
+        stored = {"phase": ""} if retries is None else {"phase": "", "retries": str(retries)}
+        return as_job(self._ledger.move("release", job_id, generation, stored=stored))
+
+    def pause(self, job_id: str) -> Job:
+        """Ask for a rest: queued becomes paused, running becomes pausing and then paused; a repeat changes nothing.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: the job has ended or is being cancelled.
+        """
+        return as_job(self._ledger.move("pause", job_id))
+
+    def resume(self, job_id: str) -> Job:
+        """Back into the queue at its old place; the next run goes on from the last checkpoint.
+
+        A repeat changes nothing; while pausing, the run that is on goes on.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: the job has ended or is being cancelled.
+        """
+        return as_job(self._ledger.move("resume", job_id))
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for the end: queued becomes cancelled, running becomes cancelling; a repeat changes nothing.
+        """Ask for the end: queued or paused becomes cancelled, running becomes cancelling; a repeat changes nothing.
 
         Raises:
             NotFound: no such job.
@@ -134,6 +162,20 @@ class JobStore:
         return self._ledger.load()
 
 
+def ran_s(job: Job) -> float:
+    """Seconds that a job was held by a run, up to its last change of state.
+
+    Example:
+        >>> from warploom.records import Transition
+        >>> steps = (("queued", 0), ("running", 5), ("paused", 9), ("queued", 20))
+        >>> past = [Transition(state=state, at=at) for state, at in steps]
+        >>> ran_s(Job(id="j", name="j", state="queued", spec={}, created_at=0, transitions=past))
+        4.0
+    """
+    pairs = itertools.pairwise(job.transitions)
+    return sum(after.at - before.at for before, after in pairs if before.state in HELD_STATES)
+
+
 def as_job(fields: Fields) -> Job:
     """Stored fields as the API's object."""
     progress = json.loads(fields.get("progress", "{}"))
@@ -142,6 +184,7 @@ def as_job(fields: Fields) -> Job:
         {
             **common(fields),
             "phase": fields.get("phase") or None,
+            "retries": int(fields.get("retries", 0)),
             "progress": progress,
             "transitions": transitions(fields),
         }

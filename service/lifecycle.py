@@ -22,6 +22,8 @@ from warploom.records import (
     CANCELLING,
     FAILED,
     FINAL_STATES,
+    PAUSED,
+    PAUSING,
     QUEUED,
     RUNNING,
     SUCCEEDED,
@@ -35,14 +37,23 @@ Fields = dict[str, str]
 
 # action -> {state before: state after}. A state that leads to itself: the repeat changes nothing.
 MOVES: dict[str, dict[str, str]] = {
-    "claim": {QUEUED: RUNNING, RUNNING: RUNNING, CANCELLING: CANCELLING},
-    "release": {RUNNING: QUEUED, CANCELLING: CANCELLING},
-    "cancel": {QUEUED: CANCELLED, RUNNING: CANCELLING, CANCELLING: CANCELLING, CANCELLED: CANCELLED},
-    SUCCEEDED: {RUNNING: SUCCEEDED, CANCELLING: SUCCEEDED, SUCCEEDED: SUCCEEDED},
-    FAILED: {RUNNING: FAILED, CANCELLING: FAILED, FAILED: FAILED},
+    "claim": {QUEUED: RUNNING, RUNNING: RUNNING, PAUSING: PAUSING, CANCELLING: CANCELLING},
+    "release": {RUNNING: QUEUED, PAUSING: PAUSED, CANCELLING: CANCELLING},
+    "pause": {QUEUED: PAUSED, RUNNING: PAUSING, PAUSING: PAUSING, PAUSED: PAUSED},
+    "resume": {PAUSED: QUEUED, PAUSING: RUNNING, QUEUED: QUEUED, RUNNING: RUNNING},
+    "cancel": {
+        QUEUED: CANCELLED,
+        RUNNING: CANCELLING,
+        PAUSING: CANCELLING,
+        PAUSED: CANCELLED,
+        CANCELLING: CANCELLING,
+        CANCELLED: CANCELLED,
+    },
+    SUCCEEDED: {RUNNING: SUCCEEDED, PAUSING: SUCCEEDED, CANCELLING: SUCCEEDED, SUCCEEDED: SUCCEEDED},
+    FAILED: {RUNNING: FAILED, PAUSING: FAILED, CANCELLING: FAILED, FAILED: FAILED},
     CANCELLED: {CANCELLING: CANCELLED, CANCELLED: CANCELLED},
 }
-STATES = frozenset({QUEUED, RUNNING, CANCELLING}) | FINAL_STATES
+STATES = frozenset({QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING}) | FINAL_STATES
 PAGE_MOST = 1000
 CANDIDATES = 16
 
@@ -148,8 +159,8 @@ class Ledger:
 
     def heartbeat(
         self, owner_id: str, generation: int, lease_s: float, *, phase: str | None = None, progress: str | None = None
-    ) -> bool:
-        """Renew the lease; True when a cancel was asked for.
+    ) -> str:
+        """Renew the lease; the state, which may say that a pause or a cancel was asked for.
 
         Raises:
             Fenced: the generation is not current, or nobody holds the record.
@@ -158,7 +169,7 @@ class Ledger:
         where = [keys.record(owner_id), keys.events(owner_id), keys.leases(self._kind)]
         lease_ms = round(lease_s * 1000)
         what = (clock_arg(self._clock), owner_id, generation, lease_ms, phase or "", progress or "")
-        return self._checked(owner_id, generation, _heartbeat(self._state, where, what)) == CANCELLING
+        return self._checked(owner_id, generation, _heartbeat(self._state, where, what))
 
     def finish(
         self, owner_id: str, generation: int, state: str, *, error: Failure | None, **outcome: str | None

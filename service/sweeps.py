@@ -8,7 +8,7 @@ from service import keys
 from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, as_fields, common, fenced, missing
 from service.scripts import Script
-from warploom.records import Failure, Page, Sweep, Trial
+from warploom.records import CANCELLING, Failure, Page, Sweep, Trial
 from warploom.spec import SweepSpec
 
 _put_trial = Script("put_trial")
@@ -69,7 +69,7 @@ class SweepStore:
         Raises:
             Fenced: the generation is not current.
         """
-        return self._ledger.heartbeat(sweep_id, generation, lease_s)
+        return self._ledger.heartbeat(sweep_id, generation, lease_s) == CANCELLING
 
     def put_trial(self, sweep_id: str, generation: int, trial: Trial) -> None:
         """Store or replace one trial.

@@ -13,6 +13,7 @@
     ├── DataMissing                    424  data_missing         a data set's files are not where they should be
     ├── Fenced                         409  fenced               a newer generation owns the job
     ├── TrainingFailed                 500  training_failed      the job's own computation went wrong
+    ├── RuntimeExceeded                500  runtime_exceeded     the job ran for as long as its spec allows
     └── SetupError                     500  setup_error          this machine lacks a part that is needed
 
 Each leaf carries its HTTP status and a stable code. All of them survive pickling, because Ray re-raises by pickling.
@@ -140,6 +141,12 @@ class TrainingFailed(WarploomError):
     """The job's own computation went wrong (a non-finite meta-gradient, say)."""
 
     code = "training_failed"
+
+
+class RuntimeExceeded(WarploomError):
+    """The job ran for as long as its spec allows."""
+
+    code = "runtime_exceeded"
 
 
 class SetupError(WarploomError):

@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-QUEUED, RUNNING, CANCELLING = "queued", "running", "cancelling"
+QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING = "queued", "running", "pausing", "paused", "cancelling"
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
+HELD_STATES = frozenset({RUNNING, PAUSING, CANCELLING})
 FINAL_STATES = frozenset({SUCCEEDED, FAILED, CANCELLED})
 
 
@@ -49,7 +50,10 @@ class Progress(Record):
 
 
 class Job(Record):
-    """A meta-training job. `spec` is complete: every default is written out."""
+    """A meta-training job.
+
+    `spec` is complete: every default is written out. `retries` counts the runs of it that were lost.
+    """
 
     id: str
     name: str
@@ -60,6 +64,7 @@ class Job(Record):
     started_at: float | None = None
     ended_at: float | None = None
     generation: int = 0
+    retries: int = 0
     progress: Progress = Progress()
     model: str | None = None
     error: Failure | None = None

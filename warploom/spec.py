@@ -68,6 +68,12 @@ class TrainingSpec(Config):
     learners: int = Field(1, ge=1, le=256, description="learner processes; from 2 on, a Ray Train worker group")
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_every: int = Field(10, ge=1, le=1_000_000, description="rounds between two checkpoints")
+    max_runtime_s: float | None = Field(
+        None, gt=0, le=1e9, description="seconds of running, pauses left out, after which the job fails; null: no end"
+    )
+    max_retries: int = Field(
+        10, ge=0, le=1000, description="how often the job goes on after its learner or supervisor was lost"
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant",
         description="what becomes of all outer step sizes over the rounds: they stay; fall to 0 in a line, or along "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,14 +35,19 @@ class LearnerWorker:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
+        self._left = threading.Event()
 
     def run(self) -> int:
-        """All rounds from the last checkpoint on.
+        """All rounds from the last checkpoint on, or until it is asked to leave.
 
         Returns:
             The version reached.
         """
-        return learn(JobContext(self._assignment), Alone())
+        return learn(JobContext(self._assignment), Alone(), self._left)
+
+    def leave(self) -> None:
+        """Let `run` end after the round it is in, with a checkpoint."""
+        self._left.set()
 
 
 class LearnerGroup:
@@ -79,13 +85,16 @@ class LearnerGroup:
         trainer.fit()
         return training.rounds
 
+    def leave(self) -> None:
+        """A group cannot leave between rounds; it goes on from its last checkpoint."""
+
 
 def _train_loop(config: dict[str, Any]) -> None:
     learn(JobContext(config["assignment"]), TorchGroup())
 
 
-def learn(context: JobContext, group: Group) -> int:
-    """One learner's whole life: restore, open the buffer, all rounds."""
+def learn(context: JobContext, group: Group, left: threading.Event | None = None) -> int:
+    """One learner's whole life: restore, open the buffer, all rounds, or those until `left` is set."""
     spec, leader = context.spec, group.rank == 0
     use_threads(_threads(spec, group.world))
     algorithm = build(spec)
@@ -98,9 +107,11 @@ def learn(context: JobContext, group: Group) -> int:
     if leader:
         _check_budget(context, algorithm, state)
     loop.start()
-    while not loop.done:
+    while not loop.done and not (left and left.is_set()):
         if not loop.step() and group.world == 1:
             time.sleep(IDLE_S)
+    if leader and not loop.done:
+        _saver(context)(loop.state)
     if leader:
         progress.tell()
     return loop.state.meta.version

@@ -13,17 +13,18 @@ import structlog
 
 from service.connection import Connections
 from service.events import EventLog
-from service.jobs import JobClaim, JobStore
+from service.jobs import JobClaim, JobStore, ran_s
 from service.settings import Settings
 from warploom.errors import (
     DataMissing,
     Fenced,
     InvalidInput,
+    RuntimeExceeded,
     TrainingFailed,
     Unavailable,
     WarploomError,
 )
-from warploom.records import CANCELLED, FAILED, SUCCEEDED, Failure
+from warploom.records import CANCELLED, CANCELLING, FAILED, RUNNING, SUCCEEDED, Failure
 from warploom.spec import JobSpec
 from workers import placement
 from workers.context import Assignment, shipped
@@ -32,13 +33,13 @@ from workers.learner import LearnerGroup, LearnerWorker
 from workers.rollout import RolloutWorker
 
 log = structlog.get_logger()
-ATTEMPTS = 10
+LEAVE_S = 20.0
 CRASHES_IN_A_MINUTE = 10
 WATCH_S = 0.5
 
 
-class _Cancelled(Exception):
-    """The user asked for the end."""
+class _Stop(Exception):
+    """A pause or a cancel was asked for, or the supervisor is going; the learner has left or had its time."""
 
 
 class _Retry(Exception):
@@ -99,6 +100,10 @@ class JobRun:
         self._parts: list[_Part] = []
         self._crashes = _Crashes()
         self._phase = "starting"
+        self._state = claim.job.state
+        self._retries = claim.job.retries
+        self._ran_s, self._began = ran_s(claim.job), time.monotonic()
+        self._leave_by: float | None = None
         self._beaten = 0.0
         self._log = log.bind(job=claim.job.id, generation=claim.generation)
 
@@ -116,11 +121,10 @@ class JobRun:
     def _run(self) -> None:
         try:
             model = self._train()
-        except _Cancelled:
-            self._kill_all()
-            self._jobs.finish(self._job_id, self._generation, CANCELLED)
+        except _Stop:
+            self._rest()
         except _Retry as reason:
-            self._give_back(str(reason))
+            self._give_back(str(reason), retries=self._retries + 1)
         except Fenced:
             # Another claims the job, or began to and found the lease renewed: then the job is still this run's to give
             # back. If it is not, giving it back is refused as fenced too.
@@ -128,25 +132,46 @@ class JobRun:
         except WarploomError as error:
             self._fail(error)
         else:
-            if model is None:
-                self._kill_all()
-                self._jobs.release(self._job_id, self._generation)
-            else:
-                self._jobs.finish(self._job_id, self._generation, SUCCEEDED, model=model)
+            self._jobs.finish(self._job_id, self._generation, SUCCEEDED, model=model)
 
-    def _train(self) -> str | None:
-        """The model's name, or None when the supervisor is stopping."""
+    def _train(self) -> str:
+        """The model's name."""
         self._beat()
-        self._check_attempts()
+        self._check_retries()
+        if not self._wanted():
+            raise _Stop
         self._start_all()
-        while not self._stopping.is_set():
+        while True:
             self._beat()
+            self._check_runtime()
+            if not self._wanted():
+                self._let_leave()
             for future in placement.finished([part.future for part in self._parts], WATCH_S):
                 part = next(p for p in self._parts if p.future is future)
                 model = self._ended(part)
                 if model is not None:
                     return model
-        return None
+
+    def _wanted(self) -> bool:
+        return self._state == RUNNING and not self._stopping.is_set()
+
+    def _let_leave(self) -> None:
+        """Ask the learner to save a checkpoint and leave; it has a while, because a round may be long."""
+        now = time.monotonic()
+        if self._leave_by is None:
+            self._leave_by = now + LEAVE_S
+            for part in self._parts:
+                if part.role == "learner":
+                    placement.call(part.actor, "leave")
+        if now > self._leave_by:
+            raise _Stop
+
+    def _rest(self) -> None:
+        self._kill_all()
+        if self._state == CANCELLING:
+            self._jobs.finish(self._job_id, self._generation, CANCELLED)
+        else:
+            self._jobs.release(self._job_id, self._generation)
 
     def _start_all(self) -> None:
         kind = LearnerWorker if self._spec.training.learners == 1 else LearnerGroup
@@ -154,15 +179,15 @@ class JobRun:
         if max(resources.learner_gpus, resources.rollout_gpus) > 0 and not placement.available_gpus(1.0):
             self._tell("warning", {"message": "the cluster has no GPU; the job runs on CPUs"})
         gpus = resources.learner_gpus if kind is LearnerWorker else 0.0
-        self._parts.append(self._start("learner", "learner", kind, 0.0, gpus))
+        self._parts.append(self._start("learner", "learner", kind, 0.0, gpus, max_concurrency=2))
         self._parts.append(self._start_evaluator())
         wanted = self._spec.training.rollouts if self._spec.training.rounds else 0
         self._parts += [self._start_rollout(f"rollout-{i}") for i in range(wanted)]
         self._phase = "training"
 
-    def _start(self, role: str, ident: str, kind: type, cpus: float, gpus: float, *more: Any) -> _Part:
+    def _start(self, role: str, ident: str, kind: type, cpus: float, gpus: float, *more: Any, **options: Any) -> _Part:
         gpus = placement.available_gpus(gpus)
-        actor = placement.start_actor(kind, self._assignment, *more, cpus=cpus, gpus=gpus)
+        actor = placement.start_actor(kind, self._assignment, *more, cpus=cpus, gpus=gpus, **options)
         return _Part(role, ident, actor, placement.call(actor, "run"))
 
     def _start_evaluator(self) -> _Part:
@@ -185,6 +210,8 @@ class JobRun:
             self._lost(part, str(error))
             return None
         if part.role == "learner":
+            if outcome < self._spec.training.rounds:
+                raise _Stop
             self._phase = "evaluating"
         return str(outcome) if part.role == "evaluator" else None
 
@@ -203,27 +230,36 @@ class JobRun:
             return
         self._beaten = now
         try:
-            cancel = self._jobs.heartbeat(self._job_id, self._generation, self._settings.lease_s, phase=self._phase)
+            lease_s, phase = self._settings.lease_s, self._phase
+            self._state = self._jobs.heartbeat(self._job_id, self._generation, lease_s, phase=phase)
         except Unavailable as error:
             self._log.warning("redis is away", error=error.message)
-            return
-        if cancel:
-            raise _Cancelled
 
-    def _check_attempts(self) -> None:
-        if self._generation > ATTEMPTS:
+    def _check_retries(self) -> None:
+        most = self._spec.training.max_retries
+        if self._retries > most:
             raise WarploomError(
-                f"gave up after {ATTEMPTS} attempts, in each of which the learner or its supervisor was lost"
+                f"gave up: the learner or its supervisor was lost {self._retries} times, and training.max_retries is "
+                f"{most}"
             )
 
-    def _give_back(self, reason: str) -> None:
+    def _check_runtime(self) -> None:
+        most = self._spec.training.max_runtime_s
+        if most is not None and self._ran_s + time.monotonic() - self._began > most:
+            raise RuntimeExceeded(
+                f"training.max_runtime_s, {most:g} seconds of running, is over; the last checkpoint stays",
+                field="/training/max_runtime_s",
+                rule=f"at most {most:g} s",
+            )
+
+    def _give_back(self, reason: str, *, retries: int | None = None) -> None:
         self._kill_all()
         self._tell("warning", {"message": f"{reason}; the job starts again from its last checkpoint"})
-        self._jobs.release(self._job_id, self._generation)
+        self._jobs.release(self._job_id, self._generation, retries=retries)
 
     def _fail(self, error: WarploomError) -> None:
         self._kill_all()
-        user = isinstance(error, InvalidInput | DataMissing | TrainingFailed)
+        user = isinstance(error, InvalidInput | DataMissing | TrainingFailed | RuntimeExceeded)
         failure = Failure(
             code=error.code,
             message=error.message,

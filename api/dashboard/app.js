@@ -4,7 +4,10 @@
 const KEY = "warploom.key";
 const POLL_MS = 2500;
 const KEPT_EVENTS = 20000, SHOWN_EVENTS = 200;
-const TONE = { queued: "wait", running: "busy", cancelling: "wait", succeeded: "good", failed: "bad", cancelled: "wait" };
+const TONE = {
+  queued: "wait", running: "busy", pausing: "wait", paused: "wait", cancelling: "wait", succeeded: "good", failed: "bad",
+  cancelled: "wait",
+};
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 const at = (id) => document.getElementById(id);
 let chosen = null;

@@ -31,6 +31,20 @@ def one(job_id: Id, services: ServicesDep) -> Job:
     return services.jobs.get(job_id)
 
 
+@router.post("/jobs/{job_id}/pause", summary="Pause a job")
+def pause(job_id: Id, services: ServicesDep) -> Job:
+    """Let a job rest: it saves a checkpoint, gives up its actors and waits. A repeat changes nothing; a job that has
+    ended or is being cancelled is a conflict (409)."""
+    return services.jobs.pause(job_id)
+
+
+@router.post("/jobs/{job_id}/resume", summary="Resume a job")
+def resume(job_id: Id, services: ServicesDep) -> Job:
+    """Queue a paused job again; it goes on from its last checkpoint. A repeat changes nothing; a job that has ended or
+    is being cancelled is a conflict (409)."""
+    return services.jobs.resume(job_id)
+
+
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job")
 def cancel(job_id: Id, services: ServicesDep) -> Job:
     """Ask a job to stop. A repeat changes nothing; a job that has succeeded or failed is a conflict (409)."""

@@ -1,5 +1,6 @@
 -- The life of a record (job or sweep): shared by create, claim, move.
 local EVENTS_KEPT = 10000
+local HELD = { running = true, pausing = true, cancelling = true }
 
 local function emit(events, now, kind, data)
   return redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'at', whole(now), 'kind', kind, 'data', data)
@@ -20,10 +21,8 @@ local function enter(record, events, queue, leases, id, state, now, extra)
     redis.call('ZREM', leases, id)
   else
     redis.call('ZREM', queue, id)
-    if state ~= 'running' and state ~= 'cancelling' then
-      redis.call('ZREM', leases, id)
-      redis.call('HSET', record, 'ended_at', whole(now))
-    end
+    if not HELD[state] then redis.call('ZREM', leases, id) end
+    if not HELD[state] and state ~= 'paused' then redis.call('HSET', record, 'ended_at', whole(now)) end
   end
 end
 

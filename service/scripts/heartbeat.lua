@@ -5,7 +5,7 @@
 local now = clock(ARGV[1])
 local state, generation, phase = unpack(redis.call('HMGET', KEYS[1], 'state', 'generation', 'phase'))
 if not state then return { 'missing' } end
-if generation ~= ARGV[3] or (state ~= 'running' and state ~= 'cancelling') then return { 'fenced', generation } end
+if generation ~= ARGV[3] or not HELD[state] then return { 'fenced', generation } end
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[4]), ARGV[2])
 redis.call('HSET', KEYS[1], 'heartbeat_at', whole(now))
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'progress', ARGV[6]) end

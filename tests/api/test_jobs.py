@@ -63,6 +63,9 @@ def test_submit_list_get_cancel(client: Api, spec: dict[str, Any]) -> None:
     assert page["has_more"] is True
     rest = client.get("/v1/jobs", params={"after": second["id"]}).json()
     assert [one["id"] for one in rest["data"]] == [job["id"]]
+    for asked, state in (("pause", "paused"), ("pause", "paused"), ("resume", "queued"), ("resume", "queued")):
+        answer = client.post(f"/v1/jobs/{job['id']}/{asked}")
+        assert (answer.status_code, answer.json()["state"]) == (200, state)
     for _ in range(2):
         cancelled = client.post(f"/v1/jobs/{job['id']}/cancel")
         assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")

@@ -68,6 +68,12 @@ class FakeClient:
     def cancel(self, id: str) -> Job:
         return job("cancelling")
 
+    def pause(self, id: str) -> Job:
+        return job("pausing")
+
+    def resume(self, id: str) -> Job:
+        return job("queued")
+
     def events(self, id: str) -> list[Event]:
         return self.history
 
@@ -223,6 +229,8 @@ def test_lists_and_single_objects(fake: FakeClient) -> None:
     assert json.loads(run("jobs", "--json"))["data"][0]["name"] == "[red]name"
     assert "job_1" in run("jobs", "job_1")
     assert "cancelling" in run("cancel", "job_1")
+    assert "pausing" in run("pause", "job_1")
+    assert "queued" in run("resume", "job_1")
     assert "2.0 KiB" in run("models")
     assert json.loads(run("models", "--json"))[0]["version"] == 3
     assert "* t1" in run("sweeps", "sweep_1")

@@ -13,6 +13,7 @@ from warploom import registry
 from warploom.build import build
 from warploom.codec import pack_experiences, unpack_experiences
 from warploom.errors import InvalidInput
+from warploom.local import train
 from warploom.seeding import derive
 from warploom.spec import JobSpec
 from warploom.types import TaskRef
@@ -30,6 +31,34 @@ SMALL_MODELS = {
 
 # A head alone must go further to lower the loss of freshly augmented images.
 SMALL_ALGORITHMS = {("anil", "glyphs"): {"inner_lr": 0.3}}
+
+
+# Families with nets of their own, or losses, or sub-tasks; a round of each algorithm that takes them.
+MAZE = {"name": "maze", "cells": 5, "horizon": 5, "episodes": 2, "query_episodes": 2}
+OTHERS = [
+    (MAZE, {"name": "plastic_rnn", "hidden": 5}),
+    (MAZE, {"name": "warp_rnn", "hidden": 5}),
+    ({"name": "surfaces"}, {"name": "warp_point", "warp_hidden": 4}),
+    ({"name": "continual-sine"}, {"name": "warp_mlp", "hidden": [5]}),
+    ({"name": "cosmixture"}, {"name": "warp_mlp", "hidden": [5]}),
+    ({"name": "ratings"}, {"name": "mlp", "hidden": [5]}),
+]
+
+
+def other_pairs():
+    """The same for the families of `OTHERS`."""
+    for algorithm, (task, model) in itertools.product(registry.ALGORITHMS, OTHERS):
+        document = {
+            "algorithm": {"name": algorithm, "inner_steps": 2, "inner_lr": 0.01},
+            "task": task,
+            "model": model,
+            "training": {"rounds": 1, "meta_batch": 2},
+            "evaluation": {"every": 1, "tasks": 1},
+        }
+        try:
+            yield pytest.param(JobSpec.parse(document), id=f"{algorithm}-{task['name']}-{model['name']}")
+        except InvalidInput:
+            continue
 
 
 def fitting():
@@ -73,6 +102,13 @@ def test_listing_loads_neither_torch_nor_ray():
         "assert not {'torch', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("spec", list(other_pairs()))
+def test_what_the_door_lets_in_trains_a_round(spec):
+    result = train(spec)
+    assert result.meta.version == 1
+    assert all(bool(torch.isfinite(value).all()) for value in result.meta.params.values())
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -116,8 +116,9 @@ def test_the_stabiliser_is_idle_where_every_step_goes_down():
         (False, "energy", False, 6, 9),
     ],
 )
-def test_an_uphill_step_by_hand(with_loss, metric, stabilise, gradient, path):
-    one = torch.ones(1, 1, dtype=torch.float64)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_an_uphill_step_by_hand(with_loss, metric, stabilise, gradient, path, shape):
+    one = torch.ones(1, *shape, dtype=torch.float64)
     found = PathGradient(with_loss=with_loss, metric=metric, stabilise=stabilise)
     found.add(InnerStep(0, {"w": 0 * one}, {"w": 2 * one}, torch.tensor([1.0], dtype=torch.float64)))
     found.add(InnerStep(1, {"w": -3 * one}, {}, torch.tensor([5.0], dtype=torch.float64)))

@@ -125,6 +125,43 @@ def _next_generation(service: Service, job_id: str, generation: int) -> None:
     wait_until(lambda: service.round(job_id) >= before + 3, 150)
 
 
+def test_a_paused_job_rests_and_goes_on_where_it_was(service: Service) -> None:
+    """Long rounds between checkpoints: what is done up to the pause is kept all the same, and the end is the same."""
+    document = sine(rounds=60, checkpoint_every=1000)
+    job_id = service.submit(document)
+    wait_until(lambda: service.round(job_id) >= 3, 150)
+    assert service.jobs.pause(job_id).state == "pausing"
+    service.wait(job_id, lambda job: job.state == "paused")
+    wait_until(lambda: not pids("RolloutWorker") and not pids("LearnerWorker"), 30)
+    rested = service.round(job_id)
+    latest = service.checkpoints(job_id).latest()
+    assert latest is not None
+    assert latest.round == rested < 60
+    service.jobs.resume(job_id)
+    assert equal(service.weights(job_id), local(document))
+    rounds = [e.data["meta_step"] for e in service.events.list(job_id, limit=10_000) if e.kind == "round"]
+    assert rounds == list(range(1, 61)), "no round was done twice"
+    assert service.jobs.get(job_id).retries == 0
+
+
+def test_a_job_ends_after_its_longest_runtime(service: Service) -> None:
+    job_id = service.submit(sine(rounds=100_000, max_runtime_s=1.0))
+    job = service.wait(job_id)
+    assert job.error is not None
+    assert (job.state, job.error.code, job.error.category) == ("failed", "runtime_exceeded", "user")
+
+
+def test_a_job_whose_runs_are_lost_too_often_fails(service: Service) -> None:
+    job_id = service.submit(sine(rounds=100_000, max_retries=0))
+    wait_until(lambda: service.round(job_id) >= 1, 150)
+    os.kill(pids("LearnerWorker")[0], signal.SIGKILL)
+    job = service.wait(job_id)
+    assert job.error is not None
+    assert job.state == "failed"
+    assert "max_retries is 0" in job.error.message
+    assert job.retries == 1
+
+
 def test_async_mode_ends_and_bounds_staleness(service: Service) -> None:
     document = sine(mode="async", rounds=8) | {"replay": {"max_staleness": 2}}
     job_id = service.submit(document)

@@ -11,7 +11,7 @@ from service import keys
 from service.connection import Connections
 from service.events import EventLog
 from service.ids import new_id
-from service.jobs import JobStore
+from service.jobs import JobStore, ran_s
 from service.lifecycle import MOVES, STATES, Ledger
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, InvalidInput, NotFound
@@ -40,7 +40,7 @@ def test_the_whole_life_writes_transitions_and_events(
     assert claim is not None and (claim.job.id, claim.generation, claim.job.state) == (job.id, 1, "running")
     clock.advance(1)
     progress = Progress(meta_step=3, total=9, metrics={"loss": 0.5})
-    assert jobs.heartbeat(job.id, 1, 10, phase="training", progress=progress) is False
+    assert jobs.heartbeat(job.id, 1, 10, phase="training", progress=progress) == "running"
     clock.advance(1)
     done = jobs.finish(job.id, 1, "succeeded", model="m")
     assert (done.state, done.model, done.phase) == ("succeeded", "m", "training")
@@ -136,7 +136,7 @@ def test_cancel_of_a_running_job_reaches_its_worker(jobs: JobStore, spec: JobSpe
     jobs.claim("me", 10)
     assert jobs.cancel(job.id).state == "cancelling"
     assert jobs.cancel(job.id).state == "cancelling"
-    assert jobs.heartbeat(job.id, 1, 10) is True
+    assert jobs.heartbeat(job.id, 1, 10) == "cancelling"
     assert jobs.finish(job.id, 1, "cancelled").state == "cancelled"
     assert states(jobs, job.id) == ["queued", "running", "cancelling", "cancelled"]
 
@@ -150,7 +150,7 @@ def test_a_cancelling_job_of_a_dead_worker_is_claimed_to_be_ended(
     clock.advance(11)
     claim = jobs.claim("second", 10)
     assert claim and (claim.generation, claim.job.state) == (2, "cancelling")
-    assert jobs.heartbeat(job.id, 2, 10) is True
+    assert jobs.heartbeat(job.id, 2, 10) == "cancelling"
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed"])
@@ -217,6 +217,102 @@ def test_a_released_job_goes_back_to_its_place(jobs: JobStore, clock: FakeClock,
         jobs.heartbeat(old.id, 1, 10)
     claim = jobs.claim("second", 100)
     assert claim and (claim.job.id, claim.generation) == (old.id, 2)
+
+
+def test_a_queued_job_is_paused_at_once_and_resumed_at_its_place(
+    jobs: JobStore, clock: FakeClock, spec: JobSpec
+) -> None:
+    old = jobs.create(spec)
+    clock.advance(1)
+    young = jobs.create(spec)
+    assert jobs.pause(old.id).state == "paused"
+    assert jobs.pause(old.id).state == "paused"
+    assert jobs.load() == {"queued": 1, "held": 0}
+    assert jobs.resume(old.id).state == "queued"
+    assert jobs.resume(old.id).state == "queued"
+    claims = [jobs.claim("me", 100), jobs.claim("me", 100)]
+    assert [claim and claim.job.id for claim in claims] == [old.id, young.id]
+    assert jobs.get(old.id).ended_at is None
+
+
+def test_a_running_job_is_paused_by_its_worker(jobs: JobStore, clock: FakeClock, spec: JobSpec) -> None:
+    job = jobs.create(spec)
+    jobs.claim("me", 10)
+    clock.advance(2)
+    assert jobs.pause(job.id).state == "pausing"
+    assert jobs.heartbeat(job.id, 1, 10) == "pausing"
+    clock.advance(3)
+    assert jobs.release(job.id, 1).state == "paused"
+    clock.advance(100)
+    assert jobs.claim("other", 10) is None, "nobody takes what rests"
+    with pytest.raises(Fenced):
+        jobs.heartbeat(job.id, 1, 10)
+    jobs.resume(job.id)
+    claim = jobs.claim("other", 10)
+    assert claim and (claim.generation, claim.job.state, claim.job.retries) == (2, "running", 0)
+    assert ran_s(claim.job) == 5.0
+    assert states(jobs, job.id) == ["queued", "running", "pausing", "paused", "queued", "running"]
+
+
+def test_resume_while_pausing_keeps_it_running_or_queues_it(jobs: JobStore, spec: JobSpec) -> None:
+    job = jobs.create(spec)
+    jobs.claim("me", 10)
+    jobs.pause(job.id)
+    assert jobs.resume(job.id).state == "running"
+    assert jobs.release(job.id, 1).state == "queued"
+
+
+def test_a_pausing_job_of_a_dead_worker_is_claimed_to_be_paused(
+    jobs: JobStore, clock: FakeClock, spec: JobSpec
+) -> None:
+    job = jobs.create(spec)
+    jobs.claim("first", 10)
+    jobs.pause(job.id)
+    clock.advance(11)
+    claim = jobs.claim("second", 10)
+    assert claim and (claim.generation, claim.job.state, claim.job.retries) == (2, "pausing", 1)
+    assert jobs.release(job.id, 2).state == "paused"
+
+
+@pytest.mark.parametrize("asked", ["pause", "resume"])
+def test_what_has_ended_or_is_being_cancelled_cannot_rest(jobs: JobStore, spec: JobSpec, asked: str) -> None:
+    job = jobs.create(spec)
+    jobs.claim("me", 10)
+    jobs.cancel(job.id)
+    with pytest.raises(Conflict) as refused:
+        getattr(jobs, asked)(job.id)
+    assert refused.value.value == "cancelling"
+    jobs.finish(job.id, 1, "cancelled")
+    with pytest.raises(Conflict):
+        getattr(jobs, asked)(job.id)
+
+
+def test_a_paused_job_can_be_cancelled(jobs: JobStore, spec: JobSpec) -> None:
+    job = jobs.create(spec)
+    jobs.pause(job.id)
+    assert jobs.cancel(job.id).state == "cancelled"
+    assert jobs.get(job.id).ended_at is not None
+
+
+def test_a_job_that_finishes_while_pausing_has_succeeded(jobs: JobStore, spec: JobSpec) -> None:
+    job = jobs.create(spec)
+    jobs.claim("me", 10)
+    jobs.pause(job.id)
+    assert jobs.finish(job.id, 1, "succeeded").state == "succeeded"
+
+
+def test_only_runs_that_were_lost_count_as_retries(jobs: JobStore, clock: FakeClock, spec: JobSpec) -> None:
+    job = jobs.create(spec)
+    jobs.claim("first", 10)
+    jobs.release(job.id, 1)
+    jobs.claim("second", 10)
+    assert jobs.get(job.id).retries == 0
+    clock.advance(11)
+    jobs.claim("third", 10)
+    assert jobs.get(job.id).retries == 1
+    jobs.release(job.id, 3, retries=2)
+    claim = jobs.claim("fourth", 10)
+    assert claim and claim.job.retries == 2
 
 
 def test_a_claim_based_on_an_old_look_fails(

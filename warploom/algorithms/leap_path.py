@@ -52,7 +52,7 @@ class PathGradient:
             self.length_T = torch.zeros_like(step.loss_T)
             return
         moved_T = {name: value - before.theta_T[name] for name, value in step.theta_T.items()}
-        square_T = torch.stack([m.flatten(1).square().sum(1) for m in moved_T.values()]).sum(0)
+        square_T = torch.stack([m.square().reshape(len(m), -1).sum(1) for m in moved_T.values()]).sum(0)
         rise_T = torch.zeros_like(square_T)
         if self._with_loss:
             rise_T = (step.loss_T - before.loss_T).detach().to(square_T)

@@ -1,4 +1,4 @@
-"""Jobs: submit, list, watch, cancel."""
+"""Jobs: submit, list, watch, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `warp
 
 def register(app: typer.Typer) -> None:
     """Put the commands on `app`."""
-    for command in (submit, jobs, watch, cancel):
+    for command in (submit, jobs, watch, pause, resume, cancel):
         app.command(rich_help_panel="Training")(command)
 
 
@@ -93,13 +93,34 @@ def watch(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
         _follow(client, id, as_json)
 
 
+def pause(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
+    """Let a job rest: it saves a checkpoint and gives its machines free until it is resumed.
+
+    Example: [bold]warploom pause job_3f2a[/]
+    """
+    with client_of(ctx) as client:
+        _tell(client.pause(id), as_json)
+
+
+def resume(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
+    """Queue a paused job again; it goes on from its last checkpoint.
+
+    Example: [bold]warploom resume job_3f2a[/]
+    """
+    with client_of(ctx) as client:
+        _tell(client.resume(id), as_json)
+
+
 def cancel(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
     """Stop a job; its last checkpoint stays.
 
     Example: [bold]warploom cancel job_3f2a[/]
     """
     with client_of(ctx) as client:
-        job = client.cancel(id)
+        _tell(client.cancel(id), as_json)
+
+
+def _tell(job: Job, as_json: bool) -> None:
     emit_json(job) if as_json else console.print(f"{job.id}: {state(job.state)}")
 
 

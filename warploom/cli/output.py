@@ -27,6 +27,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 COLOURS = {
     "queued": "yellow",
     "running": "cyan",
+    "pausing": "yellow",
+    "paused": "yellow",
     "cancelling": "magenta",
     "succeeded": "green",
     "failed": "red",

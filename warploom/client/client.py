@@ -83,6 +83,14 @@ class Client:
         """Jobs, newest first. `after` is the last id of the page before."""
         return self._get("/v1/jobs", Page[Job], limit=limit, after=after, state=state)
 
+    def pause(self, id: str) -> Job:
+        """Let a job rest; a repeat changes nothing."""
+        return self._post(f"/v1/jobs/{_part(id)}/pause", Job)
+
+    def resume(self, id: str) -> Job:
+        """Queue a paused job again; a repeat changes nothing."""
+        return self._post(f"/v1/jobs/{_part(id)}/resume", Job)
+
     def cancel(self, id: str) -> Job:
         """Ask a job to stop; the last checkpoint stays."""
         return self._post(f"/v1/jobs/{_part(id)}/cancel", Job)
