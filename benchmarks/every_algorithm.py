@@ -75,7 +75,8 @@ def main() -> int:
             for name, spec, job in jobs:
                 said = try_one(client, job, spec)
                 failed += said.startswith("FAILED")
-                sys.stdout.write(f"{name:20} {spec.task.name}/{spec.model.name:20} {said}\n")
+                pair_name = f"{spec.task.name}/{spec.model.name}"
+                sys.stdout.write(f"{name:20} {pair_name:25} {said}\n")
                 sys.stdout.flush()
     return 1 if failed else 0
 

@@ -33,7 +33,7 @@ from workers.learner import LearnerGroup, LearnerWorker
 from workers.rollout import RolloutWorker
 
 log = structlog.get_logger()
-LEAVE_S = 20.0
+LEAVE_S = 10.0  # less than a supervisor waits for its runs when it goes
 CRASHES_IN_A_MINUTE = 10
 WATCH_S = 0.5
 
