@@ -44,7 +44,7 @@ class OmniglotFewShot(Comparison):
         ]
 
     def default_seeds(self, size: Size) -> int:
-        """One at the cpu size, which takes 20 minutes; 600 test tasks say how sure the accuracies are."""
+        """One at the cpu size, which takes half an hour; 600 test tasks say how sure the accuracies are."""
         return 1 if size == "cpu" else super().default_seeds(size)
 
     def notes(self, size: Size) -> str:
@@ -52,7 +52,7 @@ class OmniglotFewShot(Comparison):
         if size != "cpu":
             return ""
         return (
-            "Less training than in the papers: 32 filters, 8 tasks a round, 300 to 2,000 rounds (2,400 to 16,000 "
+            "Less training than in the papers: 32 filters, 8 tasks a round, 600 to 3,000 rounds (4,800 to 24,000 "
             "tasks) instead of up to 60,000 rounds of 32, with an outer step size that falls along a cosine."
         )
 
@@ -107,8 +107,8 @@ def _algorithms(size: Size) -> dict[str, tuple[dict[str, Any], int]]:
     outer_lr = 0.006 if size == "cpu" else 0.001
     unrolled = {"inner_lr": 0.4, "inner_steps": 1, "outer_lr": outer_lr}
     return {
-        "maml": ({"name": "maml", **unrolled}, rounds(2000)),
-        "fomaml": ({"name": "fomaml", **unrolled}, rounds(2000)),
+        "maml": ({"name": "maml", **unrolled}, rounds(3000)),
+        "fomaml": ({"name": "fomaml", **unrolled}, rounds(3000)),
         "anil": ({"name": "anil", **unrolled}, rounds(2000)),
         "maml++": ({"name": "maml++", **unrolled}, rounds(1500)),
         "imaml": ({"name": "imaml", **_IMPLICIT, "outer_lr": 0.004 if size == "cpu" else 0.001}, rounds(800)),
