@@ -111,7 +111,7 @@ def _algorithms(size: Size) -> dict[str, tuple[dict[str, Any], int]]:
         "fomaml": ({"name": "fomaml", **unrolled}, rounds(3000)),
         "anil": ({"name": "anil", **unrolled}, rounds(2000)),
         "maml++": ({"name": "maml++", **unrolled}, rounds(1500)),
-        "imaml": ({"name": "imaml", **_IMPLICIT, "outer_lr": 0.004 if size == "cpu" else 0.001}, rounds(800)),
+        "imaml": ({"name": "imaml", **_IMPLICIT, "outer_lr": 0.004 if size == "cpu" else 0.001}, rounds(2000)),
         "reptile": ({"name": "reptile", "inner_lr": 0.1, "inner_steps": 10, "outer_lr": 0.5}, rounds(600)),
     }
 
