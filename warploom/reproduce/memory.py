@@ -78,14 +78,15 @@ class Memory(Experiment):
 
     def _draw(self, means: Means, out: Path) -> list[Path]:
         paths = []
-        for measure, unit in (("MiB", "peak memory [MiB]"), ("seconds", "seconds")):
+        for measure, what, unit in (("MiB", "Memory", "peak memory [MiB]"), ("seconds", "Time", "seconds")):
             series: dict[str, list[tuple[float, float, float]]] = {}
             for key, row in means.items():
                 name, steps = key.split(" | ")
                 series.setdefault(name, []).append((float(steps), row[measure].value, row[measure].half))
             stem = "memory" if measure == "MiB" else "memory-time"
             labels = ("inner steps", unit)
-            paths.append(lines(self.title, series, labels, out / f"{stem}.png", log="" if measure == "MiB" else "xy"))
+            title = f"{what} of one meta-gradient against inner steps"
+            paths.append(lines(title, series, labels, out / f"{stem}.png", log="" if measure == "MiB" else "xy"))
         return paths
 
 
