@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 
 from api.errors import UnsupportedMediaType
 from api.state import Services
@@ -43,6 +43,17 @@ JsonOnly = Depends(only_json)
 Limit = Annotated[int, Query(ge=1, le=1000, description="most entries in the answer")]
 After = Annotated[str | None, Query(max_length=100, description="id of the last entry that is known")]
 State = Annotated[str | None, Query(max_length=40, description="only those in this state")]
+Once = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="your own key for this request: a repeat within 24 hours makes nothing new and answers with what it "
+        "made before",
+    ),
+]
 Id = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
 ModelName = Annotated[str, Path(pattern=NAME_PATTERN)]
 Version = Annotated[int | None, Query(ge=1, description="default: the latest")]

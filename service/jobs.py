@@ -31,9 +31,17 @@ class JobStore:
     def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
         self._ledger = Ledger(connections, "job", clock=clock)
 
-    def create(self, spec: JobSpec) -> Job:
-        """A new queued job; its record holds the complete spec."""
-        return as_job(self._ledger.create(spec.name, spec.to_json()))
+    def create(self, spec: JobSpec, once: str | None = None) -> Job:
+        """A new queued job, whose record holds the complete spec; or the one that was made under the same key.
+
+        Args:
+            spec: the job.
+            once: the caller's own key, good for 24 hours.
+
+        Raises:
+            InvalidInput: the key was used for another job.
+        """
+        return as_job(self._ledger.create(spec.name, spec.to_json(), once))
 
     def get(self, job_id: str) -> Job:
         """The job.

@@ -13,6 +13,7 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:models               | zset   | models               | permanent | model names, all of score 0               |
 | wl:model:<name>         | hash   | models               | permanent | v:<n> -> JSON, once:<token> -> n, latest  |
 | wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
+| wl:once:<kind>:<sha256> | string | lifecycle            | 24 hours  | fingerprint of a request, id that it made |
 | wl:auth                 | string | auth                 | permanent | SHA-256 of the API key, in hex            |
 
 Replay server (keys of one job share a hash tag)
@@ -38,11 +39,13 @@ Replay server (keys of one job share a hash tag)
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 REPLAY_TTL_S = 7 * 86400
 REPLY_TTL_S = 600
 FLEET_TTL_S = 86400
+ONCE_TTL_S = 86400
 
 # Keys without a lifetime; the test suite fails on any other key that has none.
 PERMANENT = (
@@ -98,6 +101,11 @@ def model(name: str) -> str:
 def model_blob(name: str, version: int) -> str:
     """The bytes of one version."""
     return f"wl:model:{name}:{version}"
+
+
+def once(kind: str, key: str) -> str:
+    """What was made under a caller's own key; hashed, so that any text is a key of one length."""
+    return f"wl:once:{kind}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def fence(job_id: str) -> str:

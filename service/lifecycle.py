@@ -8,6 +8,7 @@ a time in which a replaced worker's trajectories are accepted.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping
@@ -79,13 +80,34 @@ class Ledger:
         self._kind = kind
         self._clock = clock
 
-    def create(self, name: str | None, spec: Mapping[str, Any]) -> Fields:
-        """A new queued record; `name` defaults to its id."""
+    def create(self, name: str | None, spec: Mapping[str, Any], once: str | None = None) -> Fields:
+        """A new queued record; `name` defaults to its id.
+
+        Args:
+            name: of the record.
+            spec: what is asked for.
+            once: the caller's own key; with one that was used for the same request in the last 24 hours nothing is
+                made, and the record is the one made then.
+
+        Raises:
+            InvalidInput: the key was used for another request.
+        """
         owner_id = ids.new_id(self._kind)
-        every = keys.everything(self._kind)
-        where = [keys.record(owner_id), keys.events(owner_id), every, *self._places()]
-        _create(self._state, where, [clock_arg(self._clock), owner_id, name or owner_id, json.dumps(spec)])
-        return self.read(owner_id)
+        where = [keys.record(owner_id), keys.events(owner_id), keys.everything(self._kind), *self._places()]
+        what: list[str | int] = [clock_arg(self._clock), owner_id, name or owner_id, json.dumps(spec)]
+        if once is not None:
+            asked = json.dumps([name, spec], sort_keys=True)
+            where.append(keys.once(self._kind, once))
+            what += [hashlib.sha256(asked.encode()).hexdigest(), keys.ONCE_TTL_S]
+        made = _create(self._state, where, what).decode()
+        if not made:
+            raise InvalidInput(
+                f"the idempotency key {once!r} was used for another {self._kind}",
+                field="/headers/idempotency-key",
+                rule="one request per key in 24 hours",
+                value=once,
+            )
+        return self.read(made)
 
     def read(self, owner_id: str) -> Fields:
         """The record's fields.

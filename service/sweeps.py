@@ -34,9 +34,13 @@ class SweepStore:
         self._state = connections.state
         self._ledger = Ledger(connections, "sweep", clock=clock)
 
-    def create(self, spec: SweepSpec) -> Sweep:
-        """A new queued sweep; its record holds the complete spec."""
-        return self._whole(self._ledger.create(spec.name, spec.model_dump(mode="json")))
+    def create(self, spec: SweepSpec, once: str | None = None) -> Sweep:
+        """A new queued sweep, whose record holds the complete spec; or the one that was made under the same key.
+
+        Raises:
+            InvalidInput: the key was used for another sweep.
+        """
+        return self._whole(self._ledger.create(spec.name, spec.model_dump(mode="json"), once))
 
     def get(self, sweep_id: str) -> Sweep:
         """The sweep with its trials, in the order of their ids.

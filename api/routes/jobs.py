@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from api.deps import After, Id, JsonOnly, Limit, ServicesDep, State
+from api.deps import After, Id, JsonOnly, Limit, Once, ServicesDep, State
 from warploom.records import Job, Page
 from warploom.spec import JobSpec
 
@@ -12,9 +12,9 @@ router = APIRouter(tags=["jobs"])
 
 
 @router.post("/jobs", summary="Submit a job", status_code=202, dependencies=[JsonOnly])
-def submit(spec: JobSpec, services: ServicesDep, response: Response) -> Job:
-    """Queue a job."""
-    job = services.jobs.create(spec)
+def submit(spec: JobSpec, services: ServicesDep, response: Response, once: Once = None) -> Job:
+    """Queue a job. With an `Idempotency-Key` this can be repeated safely; the key with another body is refused (422)."""
+    job = services.jobs.create(spec, once)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from api.deps import After, Id, JsonOnly, Limit, ServicesDep, State
+from api.deps import After, Id, JsonOnly, Limit, Once, ServicesDep, State
 from warploom.records import Page, Sweep
 from warploom.spec import SweepSpec
 
@@ -12,9 +12,9 @@ router = APIRouter(tags=["sweeps"])
 
 
 @router.post("/sweeps", summary="Submit a sweep", status_code=202, dependencies=[JsonOnly])
-def submit(spec: SweepSpec, services: ServicesDep, response: Response) -> Sweep:
-    """Queue a sweep."""
-    sweep = services.sweeps.create(spec)
+def submit(spec: SweepSpec, services: ServicesDep, response: Response, once: Once = None) -> Sweep:
+    """Queue a sweep. With an `Idempotency-Key` this can be repeated safely; the key with another body is refused (422)."""
+    sweep = services.sweeps.create(spec, once)
     response.headers["Location"] = f"/v1/sweeps/{sweep.id}"
     return sweep
 

@@ -48,6 +48,20 @@ def finish(connections: Connections, claim: JobClaim) -> None:
     JobStore(connections).finish(claim.job.id, claim.generation, "succeeded", model="m")
 
 
+def test_a_submission_with_a_key_can_be_repeated(client: Api, spec: dict[str, Any]) -> None:
+    headers = {"Idempotency-Key": "order-66"}
+    first, again = (client.post("/v1/jobs", json=spec, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["id"] == again.json()["id"]
+    assert first.headers["location"] == again.headers["location"]
+    refused = client.post("/v1/jobs", json={**spec, "name": "another"}, headers=headers)
+    assert refused.status_code == 422
+    assert "order-66" in refused.json()["detail"]
+    assert len(client.get("/v1/jobs").json()["data"]) == 1
+    too_long = client.post("/v1/jobs", json=spec, headers={"Idempotency-Key": "x" * 256})
+    assert too_long.status_code == 422
+
+
 def test_submit_list_get_cancel(client: Api, spec: dict[str, Any]) -> None:
     answer = client.post("/v1/jobs", json=spec)
     assert answer.status_code == 202

@@ -116,13 +116,23 @@ def test_reads_are_repeated_and_writes_only_when_they_did_not_arrive() -> None:
     assert len(flaky.requests) == 3
     dead = Recorder(httpx.ConnectError("refused"))
     with client_of(dead) as client, pytest.raises(errors.Unavailable, match="http://service"):
-        client.submit({})
+        client.predict("adapted_1", [[1.0]])
     assert len(dead.requests) == ATTEMPTS
     for trouble in (httpx.ReadError("reset"), busy):
         once = Recorder(trouble)
         with client_of(once) as client, pytest.raises(errors.Unavailable):
-            client.submit({})
+            client.predict("adapted_1", [[1.0]])
         assert len(once.requests) == 1
+
+
+def test_submissions_are_repeated_under_one_key() -> None:
+    busy = httpx.Response(503, json=errors.Unavailable("busy").as_problem(), headers={"Retry-After": "1"})
+    flaky = Recorder(httpx.ReadError("reset"), busy, ok(JOB, 202), ok(JOB, 202))
+    with client_of(flaky) as client:
+        client.submit({})
+        client.submit({}, idempotency_key="mine")
+    keys = [request.headers["idempotency-key"] for request in flaky.requests]
+    assert keys[0] == keys[1] == keys[2] != keys[3] == "mine"
 
 
 def test_submit_sends_the_spec_and_the_key() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -121,6 +122,44 @@ def test_a_claim_raises_the_fence_on_the_replay_server(
         jobs.claim("me", 10)
         assert int(connections.replay.get(keys.fence(job.id)) or 0) == generation
         clock.advance(11)
+
+
+def test_a_key_of_the_callers_makes_one_job(jobs: JobStore, spec: JobSpec) -> None:
+    first, again, other = jobs.create(spec, "a"), jobs.create(spec, "a"), jobs.create(spec, "b")
+    assert again == first
+    assert other.id != first.id
+    assert jobs.load() == {"queued": 2, "held": 0}
+    jobs.cancel(first.id)
+    assert jobs.create(spec, "a").state == "cancelled", "as it stands now"
+
+
+def test_a_key_is_good_for_one_request(jobs: JobStore, spec: JobSpec) -> None:
+    jobs.create(spec, "a")
+    other = spec.model_copy(update={"name": "other"})
+    with pytest.raises(InvalidInput) as refused:
+        jobs.create(other, "a")
+    assert (refused.value.field, refused.value.value) == ("/headers/idempotency-key", "a")
+    assert jobs.load() == {"queued": 1, "held": 0}
+    assert keys.once("job", "a") != keys.once("sweep", "a")
+
+
+def test_many_at_once_with_one_key_make_one_job(jobs: JobStore, spec: JobSpec) -> None:
+    start = threading.Barrier(8)
+
+    def create(_: int) -> str:
+        start.wait()
+        return jobs.create(spec, "same").id
+
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(create, range(8)))
+    assert len(made) == 1
+    assert jobs.load()["queued"] == 1
+
+
+def test_a_key_is_forgotten_after_a_day(jobs: JobStore, connections: Connections, spec: JobSpec) -> None:
+    jobs.create(spec, "a")
+    lifetime = connections.state.ttl(keys.once("job", "a"))
+    assert 86_390 <= lifetime <= 86_400
 
 
 def test_cancel_of_a_queued_job_ends_it(jobs: JobStore, spec: JobSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 
 from warploom.client import endpoint, events
-from warploom.client.transport import Transport
+from warploom.client.transport import IDEMPOTENCY_KEY, Transport
 from warploom.errors import InvalidInput, TimedOut, WireError
 from warploom.records import FINAL_STATES, Adaptation, Catalog, Event, Job, Model, Page, Prediction, Sweep
 from warploom.spec import JobSpec, SweepSpec
@@ -71,9 +72,15 @@ class Client:
 
     # ---------------------------------------------------------------- jobs
 
-    def submit(self, spec: JobSpec | Mapping[str, Any]) -> Job:
-        """Queue a meta-training job."""
-        return self._post("/v1/jobs", Job, json=_document(spec))
+    def submit(self, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Job:
+        """Queue a meta-training job.
+
+        Args:
+            spec: the job.
+            idempotency_key: makes a repeat within 24 hours answer with the job that is there; default: a new one, so
+                that a connection that breaks is tried again without a second job.
+        """
+        return self._post("/v1/jobs", Job, json=_document(spec), headers=_once(idempotency_key))
 
     def job(self, id: str) -> Job:
         """The job as it stands."""
@@ -170,9 +177,9 @@ class Client:
 
     # -------------------------------------------------------------- sweeps
 
-    def sweep(self, spec: SweepSpec | Mapping[str, Any]) -> Sweep:
-        """Queue a search over fields of a job."""
-        return self._post("/v1/sweeps", Sweep, json=_document(spec))
+    def sweep(self, spec: SweepSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Sweep:
+        """Queue a search over fields of a job; `idempotency_key` as for `submit`."""
+        return self._post("/v1/sweeps", Sweep, json=_document(spec), headers=_once(idempotency_key))
 
     def sweeps(self, limit: int = 20, after: str | None = None) -> Page[Sweep]:
         """Sweeps, newest first."""
@@ -232,6 +239,10 @@ def _parse(kind: type[RecordT], answer: httpx.Response) -> RecordT:
 
 def _document(spec: JobSpec | SweepSpec | Mapping[str, Any]) -> dict[str, Any]:
     return spec.model_dump(mode="json") if isinstance(spec, BaseModel) else dict(spec)
+
+
+def _once(key: str | None) -> dict[str, str]:
+    return {IDEMPOTENCY_KEY: key or uuid.uuid4().hex}
 
 
 def _given(**params: Any) -> dict[str, Any]:

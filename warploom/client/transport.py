@@ -12,6 +12,7 @@ from warploom import __version__
 from warploom.client.endpoint import Endpoint
 from warploom.errors import Unauthenticated, Unavailable, WarploomError
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
 ATTEMPTS = 4
 LONGEST_PAUSE_S = 5.0
 
@@ -43,23 +44,24 @@ class Transport:
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The answer to one request.
 
-        A GET is repeated when the connection fails or the service says 503; anything else only when the connection
-        could not be made at all, because then it was not carried out.
+        A GET, and what carries an idempotency key, is repeated when the connection fails or the service says 503;
+        anything else only when the connection could not be made at all, because then it was not carried out.
 
         Raises:
             WarploomError: the subclass that the problem document names.
             Unavailable: the service cannot be reached.
         """
+        safe = method == "GET" or IDEMPOTENCY_KEY in options.get("headers", {})
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
                 answer = self.http.request(method, path, **options)
             except httpx.TransportError as error:
-                if last or not (method == "GET" or isinstance(error, httpx.ConnectError)):
+                if last or not (safe or isinstance(error, httpx.ConnectError)):
                     raise self.unreachable(error) from error
                 self.pause(backoff(attempt))
                 continue
-            if answer.status_code == 503 and method == "GET" and not last:
+            if answer.status_code == 503 and safe and not last:
                 self.pause(_retry_after(answer) or backoff(attempt))
                 continue
             return checked(answer)
