@@ -50,8 +50,8 @@ Once = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="your own key for this request: a repeat within 24 hours makes nothing new and answers with what it "
-        "made before",
+        description="your own key for this request: a repeat within 24 hours makes nothing and answers with what the "
+        "first one made",
     ),
 ]
 Id = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]

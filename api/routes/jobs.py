@@ -13,7 +13,7 @@ router = APIRouter(tags=["jobs"])
 
 @router.post("/jobs", summary="Submit a job", status_code=202, dependencies=[JsonOnly])
 def submit(spec: JobSpec, services: ServicesDep, response: Response, once: Once = None) -> Job:
-    """Queue a job. With an `Idempotency-Key` this can be repeated safely; the key with another body is refused (422)."""
+    """Queue a job. With an `Idempotency-Key` a repeat is safe; the key with another body is refused (422)."""
     job = services.jobs.create(spec, once)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job

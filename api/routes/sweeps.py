@@ -13,7 +13,7 @@ router = APIRouter(tags=["sweeps"])
 
 @router.post("/sweeps", summary="Submit a sweep", status_code=202, dependencies=[JsonOnly])
 def submit(spec: SweepSpec, services: ServicesDep, response: Response, once: Once = None) -> Sweep:
-    """Queue a sweep. With an `Idempotency-Key` this can be repeated safely; the key with another body is refused (422)."""
+    """Queue a sweep. With an `Idempotency-Key` a repeat is safe; the key with another body is refused (422)."""
     sweep = services.sweeps.create(spec, once)
     response.headers["Location"] = f"/v1/sweeps/{sweep.id}"
     return sweep
