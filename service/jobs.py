@@ -165,6 +165,10 @@ class JobStore:
         """
         return as_job(self._ledger.move("cancel", job_id))
 
+    def position(self, job_id: str) -> int | None:
+        """Its place in the queue, from 1; None when it is not queued."""
+        return self._ledger.position(job_id)
+
     def load(self) -> dict[str, int]:
         """How many jobs are queued and how many are held: `{"queued": …, "held": …}`."""
         return self._ledger.load()

@@ -262,6 +262,11 @@ class Ledger:
             )
         return detail
 
+    def position(self, owner_id: str) -> int | None:
+        """Its place among the queued, from 1; None when it is not queued."""
+        rank = self._state.execute_command("ZRANK", keys.queue(self._kind), owner_id)
+        return None if rank is None else int(rank) + 1
+
     def load(self) -> dict[str, int]:
         """How many are queued and how many are held."""
         waiting, held = self._places()

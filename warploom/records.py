@@ -52,7 +52,8 @@ class Progress(Record):
 class Job(Record):
     """A meta-training job.
 
-    `spec` is complete: every default is written out. `retries` counts the runs of it that were lost.
+    `spec` is complete: every default is written out. `retries` counts the runs of it that were lost. While it is
+    queued, `queue_position` counts from 1 and `queue_reason` says what it waits for.
     """
 
     id: str
@@ -65,6 +66,8 @@ class Job(Record):
     ended_at: float | None = None
     generation: int = 0
     retries: int = 0
+    queue_position: int | None = None
+    queue_reason: str | None = None
     progress: Progress = Progress()
     model: str | None = None
     error: Failure | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from api.deps import After, Id, JsonOnly, Limit, Once, ServicesDep, State
+from api.waiting import placed
 from warploom.records import Job, Page
 from warploom.spec import JobSpec
 
@@ -16,19 +17,20 @@ def submit(spec: JobSpec, services: ServicesDep, response: Response, once: Once 
     """Queue a job. With an `Idempotency-Key` a repeat is safe; the key with another body is refused (422)."""
     job = services.jobs.create(spec, once)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job
+    return placed(services, job)
 
 
 @router.get("/jobs", summary="List jobs")
 def listing(services: ServicesDep, limit: Limit = 20, after: After = None, state: State = None) -> Page[Job]:
     """Jobs, newest first."""
-    return services.jobs.list(limit=limit, after=after, state=state)
+    page = services.jobs.list(limit=limit, after=after, state=state)
+    return page.model_copy(update={"data": [placed(services, job) for job in page.data]})
 
 
 @router.get("/jobs/{job_id}", summary="Get a job")
 def one(job_id: Id, services: ServicesDep) -> Job:
     """One job."""
-    return services.jobs.get(job_id)
+    return placed(services, services.jobs.get(job_id))
 
 
 @router.post("/jobs/{job_id}/pause", summary="Pause a job")
@@ -42,7 +44,7 @@ def pause(job_id: Id, services: ServicesDep) -> Job:
 def resume(job_id: Id, services: ServicesDep) -> Job:
     """Queue a paused job again; it goes on from its last checkpoint. A repeat changes nothing; a job that has ended or
     is being cancelled is a conflict (409)."""
-    return services.jobs.resume(job_id)
+    return placed(services, services.jobs.resume(job_id))
 
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job")

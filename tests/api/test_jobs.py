@@ -62,6 +62,22 @@ def test_a_submission_with_a_key_can_be_repeated(client: Api, spec: dict[str, An
     assert too_long.status_code == 422
 
 
+def test_a_queued_job_says_what_it_waits_for(client: Api, connections: Connections, spec: dict[str, Any]) -> None:
+    first, second = (client.post("/v1/jobs", json=spec).json() for _ in range(2))
+    assert (first["queue_position"], first["queue_reason"]) == (1, "no supervisor is alive to run it")
+    Fleet(connections).beat("supervisor", "s", 60)
+    waiting = client.get(f"/v1/jobs/{second['id']}").json()
+    assert (waiting["queue_position"], waiting["queue_reason"]) == (
+        2,
+        "1 queued before it, 0 running on 1 supervisor",
+    )
+    JobStore(connections).claim("s", 60)
+    running = client.get(f"/v1/jobs/{first['id']}").json()
+    assert (running["state"], running["queue_position"], running["queue_reason"]) == ("running", None, None)
+    listed = client.get("/v1/jobs").json()["data"]
+    assert [job["queue_reason"] for job in listed] == ["1 running on 1 supervisor", None]
+
+
 def test_submit_list_get_cancel(client: Api, spec: dict[str, Any]) -> None:
     answer = client.post("/v1/jobs", json=spec)
     assert answer.status_code == 202

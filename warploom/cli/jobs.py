@@ -140,6 +140,7 @@ def _show(job: Job) -> None:
         ("id", job.id),
         ("state", state(job.state)),
         ("phase", job.phase),
+        *([("waits for", job.queue_reason)] if job.queue_reason else []),
         ("model", job.model),
         ("created", ago(job.created_at)),
         ("round", f"{job.progress.meta_step}/{job.progress.total}"),
