@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from api import adapting
@@ -13,6 +14,7 @@ from api.payload import NPZ, AdaptBody, Options, PredictBody, adapt_input, predi
 from warploom.records import Adaptation, Prediction
 
 router = APIRouter(tags=["adaptation"])
+BYTES = "application/octet-stream"
 
 
 def _documented(kind: type[BaseModel], *, options: bool = False) -> dict[str, Any]:
@@ -61,6 +63,31 @@ async def adapt(name: ModelName, request: Request, services: ServicesDep) -> Ada
 def one(adaptation_id: Id, services: ServicesDep) -> Adaptation:
     """An adaptation that is still kept."""
     return Adaptation.model_validate(services.queue.kept(adaptation_id)[0])
+
+
+@router.get(
+    "/adaptations/{adaptation_id}/weights",
+    summary="Download adapted weights",
+    response_class=Response,
+    responses={200: {"content": {BYTES: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def weights(adaptation_id: Id, services: ServicesDep) -> Response:
+    """The adapted parameters as a safetensors file: `p/<name>`, and `s/<name>` for the statistics that normalise.
+
+    What adaptation leaves alone is in the model's own weights.
+    """
+    blob = services.queue.kept(adaptation_id)[1]
+    headers = {
+        "Content-Disposition": f'attachment; filename="{adaptation_id}.safetensors"',
+        "X-Content-SHA256": hashlib.sha256(blob).hexdigest(),
+    }
+    return Response(blob, media_type=BYTES, headers=headers)
+
+
+@router.delete("/adaptations/{adaptation_id}", summary="Forget an adaptation", status_code=204)
+def forget(adaptation_id: Id, services: ServicesDep) -> None:
+    """Drop adapted parameters before they expire. A repeat changes nothing."""
+    services.queue.forget(adaptation_id)
 
 
 @router.post(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
+from safetensors.numpy import load
 
 from service.connection import Connections
 from tests.api.conftest import Api, FakeAdapter, register
@@ -65,6 +67,20 @@ def test_regression(client: Api, adapter: FakeAdapter, waves: str) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.json()["prediction"] == {"labels": None, "outputs": [[3.5]]}
     assert decode("support", adapter.requests[0].payload)[0]["support_y"].shape == (2, 1)
+
+
+@pytest.mark.usefixtures("images", "adapter")
+def test_adapted_weights_can_be_downloaded_and_forgotten(client: Api) -> None:
+    adapted = client.post(PATH, json=body()).json()
+    path = f"/v1/adaptations/{adapted['id']}"
+    answer = client.get(f"{path}/weights")
+    assert answer.status_code == 200
+    assert answer.headers["x-content-sha256"] == hashlib.sha256(answer.content).hexdigest()
+    assert load(answer.content)["w"].tolist() == [1.0]
+    for _ in range(2):
+        assert client.delete(path).status_code == 204
+    for gone in (client.get(path), client.get(f"{path}/weights")):
+        problem(gone, 404, "not_found")
 
 
 @pytest.mark.usefixtures("images", "adapter")

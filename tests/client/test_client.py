@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_download_checks_the_checksum() -> None:
     answer = httpx.Response(200, content=b"weights", headers={"X-Content-SHA256": "0" * 64})
     with client_of(Recorder(answer)) as client, pytest.raises(errors.WireError):
         client.download("m")
+
+
+def test_adapted_weights_are_checked_too_and_can_be_forgotten() -> None:
+    good = httpx.Response(200, content=b"abc", headers={"X-Content-SHA256": hashlib.sha256(b"abc").hexdigest()})
+    torn = httpx.Response(200, content=b"ab", headers=good.headers)
+    recorder = Recorder(good, torn, httpx.Response(204))
+    with client_of(recorder) as client:
+        assert client.adapted_weights("ad_1") == b"abc"
+        with pytest.raises(errors.WireError, match="ad_1"):
+            client.adapted_weights("ad_1")
+        client.forget("ad_1")
+    assert (recorder.requests[2].method, recorder.requests[2].url.path) == ("DELETE", "/v1/adaptations/ad_1")
 
 
 def test_an_answer_from_something_else() -> None:

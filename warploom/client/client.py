@@ -126,11 +126,7 @@ class Client:
 
     def download(self, name: str, version: int | None = None) -> bytes:
         """The model's weights as safetensors bytes, checked against the service's checksum."""
-        answer = self._transport.request("GET", f"/v1/models/{_part(name)}/weights", params=_given(version=version))
-        expected = answer.headers.get("X-Content-SHA256")
-        if expected and hashlib.sha256(answer.content).hexdigest() != expected:
-            raise WireError(f"the weights of {name!r} do not have the checksum that the service states")
-        return answer.content
+        return self._weights(f"/v1/models/{_part(name)}/weights", name, version=version)
 
     def adapt(
         self,
@@ -169,6 +165,20 @@ class Client:
     def adaptation(self, id: str) -> Adaptation:
         """An adaptation that the service still keeps."""
         return self._get(f"/v1/adaptations/{_part(id)}", Adaptation)
+
+    def adapted_weights(self, id: str) -> bytes:
+        """Adapted parameters (`p/<name>`) and normalising statistics (`s/<name>`) as safetensors bytes, checked.
+
+        Example:
+            >>> from safetensors.torch import load                               # doctest: +SKIP
+            >>> tensors = load(client.adapted_weights(adapted.id))               # doctest: +SKIP
+            >>> params = {name[2:]: tensors[name] for name in tensors if name.startswith("p/")}  # doctest: +SKIP
+        """
+        return self._weights(f"/v1/adaptations/{_part(id)}/weights", id)
+
+    def forget(self, id: str) -> None:
+        """Drop an adaptation before it expires."""
+        self._transport.request("DELETE", f"/v1/adaptations/{_part(id)}")
 
     def predict(self, adaptation_id: str, query_x: ArrayLike) -> Prediction:
         """More queries for a model that was adapted before."""
@@ -212,6 +222,13 @@ class Client:
         return dict(self._transport.request("GET", "/readyz").json())
 
     # ------------------------------------------------------------- helpers
+
+    def _weights(self, path: str, what: str, **params: Any) -> bytes:
+        answer = self._transport.request("GET", path, params=_given(**params))
+        expected = answer.headers.get("X-Content-SHA256")
+        if expected and hashlib.sha256(answer.content).hexdigest() != expected:
+            raise WireError(f"the weights of {what!r} do not have the checksum that the service states")
+        return answer.content
 
     def _get(self, path: str, kind: type[RecordT], **params: Any) -> RecordT:
         return _parse(kind, self._transport.request("GET", path, params=_given(**params)))
