@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import load
 
 from tests.support.waiting import wait_until
 from warploom.client import Client
-from warploom.errors import InvalidInput, Unauthenticated
+from warploom.errors import InvalidInput, NotFound, Unauthenticated
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 READY_S = 120.0
@@ -103,6 +104,14 @@ def _adapt(client: Client) -> None:
     assert adaptation.prediction is not None
     again = client.predict(adaptation.id, x[:3])
     np.testing.assert_allclose(again.outputs, adaptation.prediction.outputs, rtol=1e-4, atol=1e-5)
+    before, after = load(client.download("sine")), load(client.adapted_weights(adaptation.id))
+    moved = {name.removeprefix("p/") for name in after if name.startswith("p/")}
+    assert {"layer0.weight", "head.bias"} <= moved
+    assert not any(name.startswith("warp") for name in moved)
+    assert all(not np.array_equal(after[f"p/{name}"], before[f"p/{name}"]) for name in moved)
+    client.forget(adaptation.id)
+    with pytest.raises(NotFound):
+        client.predict(adaptation.id, x[:3])
 
 
 def _refuse(stack: Stack, client: Client) -> None:
