@@ -83,6 +83,12 @@ class Event(Record):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
+class Metrics(Record):
+    """Curves by name: pairs of a round and a value."""
+
+    curves: dict[str, list[tuple[int, float]]] = Field(default_factory=dict)
+
+
 class Model(Record):
     """A trained model that can adapt to new tasks."""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 
 from api.deps import After, Id, JsonOnly, Limit, Once, ServicesDep, State
 from api.waiting import placed
-from warploom.records import Job, Page
+from service.events import LIST_MOST
+from warploom.curves import curves
+from warploom.records import Job, Metrics, Page
 from warploom.spec import JobSpec
 
 router = APIRouter(tags=["jobs"])
+Keys = Annotated[list[str] | None, Query(max_length=100, description="only these; default: all")]
 
 
 @router.post("/jobs", summary="Submit a job", status_code=202, dependencies=[JsonOnly])
@@ -31,6 +36,18 @@ def listing(services: ServicesDep, limit: Limit = 20, after: After = None, state
 def one(job_id: Id, services: ServicesDep) -> Job:
     """One job."""
     return placed(services, services.jobs.get(job_id))
+
+
+@router.get("/jobs/{job_id}/metrics", summary="Get a job's metrics")
+def metrics(
+    job_id: Id,
+    services: ServicesDep,
+    keys: Keys = None,
+    from_step: Annotated[int, Query(ge=0, description="the first round")] = 0,
+    max_points: Annotated[int, Query(ge=1, le=10_000, description="most points of each curve")] = 1000,
+) -> Metrics:
+    """Numbers over the rounds, by name (`support_loss`), and of evaluations (`held_out/accuracy`), evenly thinned out."""
+    return curves(services.events.list(job_id, limit=LIST_MOST), keys or (), from_step, max_points)
 
 
 @router.post("/jobs/{job_id}/pause", summary="Pause a job")

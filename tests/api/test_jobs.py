@@ -62,6 +62,26 @@ def test_a_submission_with_a_key_can_be_repeated(client: Api, spec: dict[str, An
     assert too_long.status_code == 422
 
 
+def test_metrics_over_rounds(client: Api, connections: Connections, claim: JobClaim) -> None:
+    log = EventLog(connections)
+    for step in range(1, 12):
+        data = {"meta_step": step, "total": 11, "support_loss": 1.0 / step, "staleness": None}
+        log.append(claim.job.id, "round", data, generation=1)
+    log.append(claim.job.id, "round", {"meta_step": 4, "support_loss": 9.0}, generation=1)
+    log.append(claim.job.id, "evaluation", {"meta_step": 5, "accuracy": 0.5}, generation=1)
+    path = f"/v1/jobs/{claim.job.id}/metrics"
+    found = client.get(path).json()["curves"]
+    assert found["held_out/accuracy"] == [[5, 0.5]]
+    assert [step for step, _ in found["support_loss"]] == list(range(1, 12))
+    assert found["support_loss"][3] == [4, 9.0], "the later word counts"
+    assert set(found) == {"held_out/accuracy", "support_loss"}
+    thin = client.get(path, params={"keys": ["support_loss"], "from_step": 3, "max_points": 3}).json()["curves"]
+    assert [step for step, _ in thin["support_loss"]] == [3, 7, 11]
+    assert set(thin) == {"support_loss"}
+    assert client.get(path, params={"max_points": 0}).status_code == 422
+    assert client.get("/v1/jobs/job_00000000000000000000/metrics").status_code == 404
+
+
 def test_a_queued_job_says_what_it_waits_for(client: Api, connections: Connections, spec: dict[str, Any]) -> None:
     first, second = (client.post("/v1/jobs", json=spec).json() for _ in range(2))
     assert (first["queue_position"], first["queue_reason"]) == (1, "no supervisor is alive to run it")

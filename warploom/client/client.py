@@ -6,7 +6,7 @@ import hashlib
 import io
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from warploom.client import endpoint, events
 from warploom.client.transport import IDEMPOTENCY_KEY, Transport
 from warploom.errors import InvalidInput, TimedOut, WireError
-from warploom.records import FINAL_STATES, Adaptation, Catalog, Event, Job, Model, Page, Prediction, Sweep
+from warploom.records import FINAL_STATES, Adaptation, Catalog, Event, Job, Metrics, Model, Page, Prediction, Sweep
 from warploom.spec import JobSpec, SweepSpec
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -105,6 +105,18 @@ class Client:
     def events(self, id: str, after: str | None = None) -> Iterator[Event]:
         """The job's events as they happen, until the last; reconnects by itself and misses none."""
         return events.follow(self._transport, _part(id), after, lambda: self.job(id).state in FINAL_STATES)
+
+    def metrics(self, id: str, keys: Sequence[str] = (), from_step: int = 0, max_points: int | None = None) -> Metrics:
+        """The job's numbers over its rounds: those of rounds by name, those of evaluations as `held_out/<name>`.
+
+        Args:
+            id: the job.
+            keys: only these; empty for all.
+            from_step: the first round.
+            max_points: most points of each curve; default the service's.
+        """
+        path, wanted = f"/v1/jobs/{_part(id)}/metrics", list(keys) or None
+        return self._get(path, Metrics, keys=wanted, from_step=from_step, max_points=max_points)
 
     def wait(self, id: str, timeout_s: float | None = None) -> Job:
         """The job once it has succeeded, failed or been cancelled.
