@@ -46,7 +46,7 @@ def metrics(
     from_step: Annotated[int, Query(ge=0, description="the first round")] = 0,
     max_points: Annotated[int, Query(ge=1, le=10_000, description="most points of each curve")] = 1000,
 ) -> Metrics:
-    """Numbers over the rounds, by name (`support_loss`), and of evaluations (`held_out/accuracy`), evenly thinned out."""
+    """Numbers of rounds by name (`support_loss`), and of evaluations (`held_out/accuracy`), evenly thinned out."""
     return curves(services.events.list(job_id, limit=LIST_MOST), keys or (), from_step, max_points)
 
 
