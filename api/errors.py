@@ -15,13 +15,25 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from warploom.errors import InvalidInput, Unauthenticated, UnfitPair, WarploomError
+from warploom.errors import InvalidInput, RateLimited, Unauthenticated, UnfitPair, WarploomError
 from warploom.spec import pointer
 
 LONGEST_TEXT = 300
 MOST_ERRORS = 50
-CODES = {400: "bad_request", 405: "method_not_allowed", 406: "not_acceptable", 415: "unsupported_media_type"}
-CODES |= {401: "unauthenticated", 404: "not_found", 413: "too_large", 422: "invalid_input", 503: "unavailable"}
+CODES = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    408: "request_timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid_input",
+    429: "rate_limited",
+    503: "unavailable",
+}
 
 log = logging.getLogger("api")
 
@@ -102,6 +114,8 @@ def response(
     extra = dict(headers or {})
     if isinstance(error, Unauthenticated):
         extra.setdefault("WWW-Authenticate", "Bearer")
+    if isinstance(error, RateLimited):
+        extra.setdefault("Retry-After", str(max(1, math.ceil(error.retry_after_s))))
     if error.status == 503:
         extra.setdefault("Retry-After", "1")
     return JSONResponse(problem, error.status, headers=extra, media_type="application/problem+json")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRETS = Path("/run/secrets")
 
@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     max_support_rows: int = Field(20_000, ge=1)
     adaptation_ttl_s: int = Field(3600, ge=1, description="seconds that an adapted model is kept")
     adapt_wait_s: float = Field(60, gt=0, description="seconds that a request waits for its answer")
+    allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="hosts that webhooks and data sets may name although they are not public; a,b,c"
+    )
     lease_s: float = Field(15, gt=0, description="seconds without heartbeat after which a job is claimed anew")
     heartbeat_s: float = Field(3, gt=0, description="seconds between two heartbeats")
     rollout_cpus: int | None = Field(
@@ -46,6 +49,11 @@ class Settings(BaseSettings):
     jobs_at_once: int = Field(4, ge=1, le=1024, description="jobs and sweeps that one supervisor runs at a time")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _commas(cls, value: object) -> object:
+        return [part.strip().lower() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @property
     def jobs_dir(self) -> Path:

@@ -5,9 +5,12 @@
     │   ├── UnfitPair                  422  unfit_pair           algorithm, task family and model do not go together
     │   └── WireError                  422  corrupt_payload      bytes that are not what they claim to be
     ├── Unauthenticated                401  unauthenticated
+    ├── Forbidden                      403  forbidden            the key is known and may not do this
     ├── NotFound                       404  not_found
     ├── Conflict                       409  conflict             an illegal move of a state machine
     ├── TooLarge                       413  too_large
+    ├── BodyTimeout                    408  request_timeout      the body came too slowly
+    ├── RateLimited                    429  rate_limited         a key's limit is used up; carries when to try again
     ├── Unavailable                    503  unavailable          a part of the service is down or busy
     │   └── TimedOut                   504  timed_out
     ├── DataMissing                    424  data_missing         a data set's files are not where they should be
@@ -95,6 +98,12 @@ class Unauthenticated(WarploomError):
     status, code = 401, "unauthenticated"
 
 
+class Forbidden(WarploomError):
+    """The key is known, but it may not do this."""
+
+    status, code = 403, "forbidden"
+
+
 class NotFound(WarploomError):
     """No such object (or not the caller's)."""
 
@@ -111,6 +120,42 @@ class TooLarge(WarploomError):
     """A body or a value over its limit."""
 
     status, code = 413, "too_large"
+
+
+class BodyTimeout(WarploomError):
+    """The request's body came too slowly."""
+
+    status, code = 408, "request_timeout"
+
+
+class RateLimited(WarploomError):
+    """A limit of the caller's key is used up.
+
+    Args:
+        message, field, rule, value: as for every error.
+        retry_after_s: seconds after which the same request would be let in.
+    """
+
+    status, code = 429, "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        rule: str | None = None,
+        value: Any = None,
+        retry_after_s: float = 1.0,
+    ) -> None:
+        super().__init__(message, field=field, rule=rule, value=value)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_limited, (self.message, self.field, self.rule, self.value, self.retry_after_s)
+
+
+def _rebuild_limited(message: str, field: str | None, rule: str | None, value: Any, retry_after_s: float) -> Any:
+    return RateLimited(message, field=field, rule=rule, value=value, retry_after_s=retry_after_s)
 
 
 class Unavailable(WarploomError):
