@@ -6,6 +6,7 @@ These classes load no torch, so that the API can check a job at the door. They s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -36,6 +37,21 @@ class AlgorithmConfig(NamedConfig):
     """
 
     needs: ClassVar[frozenset[Role]] = frozenset()
+    adapted: ClassVar[frozenset[Role]] = frozenset({"adapt", "head"})
+    """The roles of the parameters that a task moves."""
+
+    @property
+    def points(self) -> int:
+        """States of a task's path that go into the replay buffer; 0 where a task hands over a ready gradient."""
+        return 0
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:  # noqa: ARG002
+        """Numbers that are learned beside the model's parameters; None where the configuration does not say.
+
+        Args:
+            adapted: sizes of the parameters that a task moves, by name.
+        """
+        return 0
 
     def why_unfit(self, task: TaskConfig, model: ModelConfig) -> str | None:  # noqa: ARG002
         """Why this algorithm cannot learn with such a task or model, with what would fit; None when it can.
@@ -81,6 +97,18 @@ class ModelConfig(NamedConfig):
     def provided(self) -> frozenset[Role]:
         """The roles of this model's parameters, where options can change those that its kind `provides`."""
         return self.provides
+
+    def role(self, name: str) -> Role:
+        """The role of the parameter `name`."""
+        return "head" if name.startswith("head") else "adapt"
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:
+        """How many numbers each parameter holds, by name, for such inputs.
+
+        Raises:
+            NotImplementedError: this model does not say; an estimate then leaves out what depends on it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say its sizes")
 
     def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:  # noqa: ARG002
         """Why this model cannot take such inputs (a sentence that says what would fit), or None when it can."""

@@ -14,9 +14,10 @@ from warploom.errors import TrainingFailed
 from warploom.evaluation import evaluate, held_out
 from warploom.learner import LearnerState
 from warploom.local_replay import LocalReplay
+from warploom.plan import plan_of
 from warploom.rollout import RolloutLoop
 from warploom.spec import JobSpec
-from warploom.training import LearnerLoop, plan_of
+from warploom.training import LearnerLoop
 from warploom.types import MetaState
 
 OnEvent = Callable[[str, dict[str, Any]], None]

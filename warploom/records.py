@@ -74,6 +74,37 @@ class Job(Record):
     transitions: list[Transition] = Field(default_factory=list)
 
 
+class Estimate(Record):
+    """What a job would do and need, reckoned from its spec alone; bytes are of float32 numbers unless said otherwise.
+
+    Counts are exact. Bytes are exact or, where the description says so, upper bounds; null where the spec does not
+    say, and then `notes` tells why. Memory of the frameworks, of data and of activations is no part of it.
+    """
+
+    tasks: int = Field(description="training tasks that are adapted")
+    inner_steps: int = Field(description="inner steps of training, over all tasks")
+    evaluations: int = Field(description="at most; a version that is replaced while another is measured is skipped")
+    evaluation_inner_steps: int = Field(description="inner steps of all evaluations, at most")
+    parameters: int | None = Field(description="numbers in the model")
+    adapted_parameters: int | None = Field(description="those of them that a task moves")
+    meta_state_bytes: int | None = Field(
+        description="what is learned: the model and what is learned beside it, without running statistics"
+    )
+    learner_bytes: int | None = Field(description="the meta-state with the outer optimiser's moments, at most")
+    trajectory_bytes: int | None = Field(description="what one task puts into the buffer, at most")
+    replay_bytes: int | None = Field(description="most that the buffer holds at once, within its budget")
+    replay_bytes_written: int | None = Field(description="all that goes into the buffer over the job, at most")
+    notes: list[str] = Field(default_factory=list, description="what is left out, and what would not work")
+
+
+class DryRun(Record):
+    """A job that was checked and not made: its complete spec, and an estimate."""
+
+    dry_run: bool = True
+    spec: dict[str, Any]
+    estimate: Estimate
+
+
 class Event(Record):
     """One line of a job's history. `id` orders events and resumes a stream."""
 

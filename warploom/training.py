@@ -12,7 +12,7 @@ from warploom.codec import pack_meta, pack_tensors, unpack_experiences, unpack_m
 from warploom.errors import TrainingFailed, WireError
 from warploom.learner import LearnerState, alone, learn_round
 from warploom.outer import OuterState
-from warploom.replay import Replay, ReplayPlan
+from warploom.replay import Replay
 from warploom.seeding import derive
 from warploom.spec import JobSpec
 from warploom.types import Experience, Gradient, Tensors
@@ -57,25 +57,6 @@ class Alone:
     def share(self, units: Units | None) -> Units | None:
         """The units themselves."""
         return units
-
-
-def plan_of(spec: JobSpec, *, lease_s: float = 30.0) -> ReplayPlan:
-    """The replay plan of a job.
-
-    Raises:
-        InvalidInput: settings in which rollouts and learner would wait for each other for ever.
-    """
-    return ReplayPlan(
-        mode=spec.training.mode,
-        units_per_round=spec.training.units_per_round,
-        rounds=spec.training.rounds,
-        max_bytes=spec.replay.max_bytes,
-        samples_per_insert=spec.replay.samples_per_insert,
-        min_units=-(-spec.replay.min_trajectories // spec.training.unit),
-        ahead=spec.replay.ahead,
-        max_staleness=spec.replay.max_staleness,
-        lease_s=lease_s,
-    )
 
 
 def pack_state(state: LearnerState) -> dict[str, bytes]:

@@ -13,8 +13,8 @@ from service.jobs import JobStore
 from service.models import ModelStore
 from service.replay import RedisReplay
 from service.settings import Settings
+from warploom.plan import plan_of
 from warploom.spec import JobSpec
-from warploom.training import plan_of
 
 UNIT_LEASE_S = 10.0
 

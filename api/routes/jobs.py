@@ -5,21 +5,38 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
 
 from api.deps import After, Id, JsonOnly, Limit, Once, ServicesDep, State
 from api.waiting import placed
 from service.events import LIST_MOST
 from warploom.curves import curves
-from warploom.records import Job, Metrics, Page
+from warploom.estimate import estimate
+from warploom.records import DryRun, Job, Metrics, Page
 from warploom.spec import JobSpec
 
 router = APIRouter(tags=["jobs"])
+DryRunFlag = Annotated[
+    bool, Query(description="only check: answers 200 with the complete spec and an estimate, and makes nothing")
+]
 Keys = Annotated[list[str] | None, Query(max_length=100, description="only these; default: all")]
 
 
-@router.post("/jobs", summary="Submit a job", status_code=202, dependencies=[JsonOnly])
-def submit(spec: JobSpec, services: ServicesDep, response: Response, once: Once = None) -> Job:
+@router.post(
+    "/jobs",
+    summary="Submit a job",
+    status_code=202,
+    response_model=Job,
+    dependencies=[JsonOnly],
+    responses={200: {"model": DryRun, "description": "Dry run: nothing was made"}},
+)
+def submit(
+    spec: JobSpec, services: ServicesDep, response: Response, once: Once = None, dry_run: DryRunFlag = False
+) -> Job | Response:
     """Queue a job. With an `Idempotency-Key` a repeat is safe; the key with another body is refused (422)."""
+    told = estimate(spec)
+    if dry_run:
+        return JSONResponse(DryRun(spec=spec.to_json(), estimate=told).model_dump(mode="json"))
     job = services.jobs.create(spec, once)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return placed(services, job)

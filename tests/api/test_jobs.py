@@ -62,6 +62,48 @@ def test_a_submission_with_a_key_can_be_repeated(client: Api, spec: dict[str, An
     assert too_long.status_code == 422
 
 
+def test_a_dry_run_checks_and_makes_nothing(client: Api, spec: dict[str, Any]) -> None:
+    answer = client.post("/v1/jobs", params={"dry_run": "true"}, json=spec)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["dry_run"] is True
+    assert told["spec"]["training"]["meta_batch"] == 5
+    assert told["estimate"]["tasks"] == 15
+    assert told["estimate"]["inner_steps"] == 15 * told["spec"]["algorithm"]["inner_steps"]
+    assert told["estimate"]["meta_state_bytes"] == 4 * told["estimate"]["parameters"]
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize("flag", ["true", "false"])
+def test_every_bad_field_of_a_job_is_named(client: Api, spec: dict[str, Any], flag: str) -> None:
+    bad = {
+        "algorithm": {"name": "warpgrad", "inner_lr": -1, "iner_steps": 3},
+        "task": {"name": "sinusoid", "shots": "many"},
+        "training": {"rounds": 2.5, "seed": None},
+        "replay": {"max_bytes": 1},
+        "extra": 1,
+    }
+    answer = client.post("/v1/jobs", params={"dry_run": flag}, json={**spec, **bad})
+    assert answer.status_code == 422
+    assert {error["pointer"] for error in answer.json()["errors"]} == {
+        "/algorithm/inner_lr",
+        "/algorithm/iner_steps",
+        "/task/shots",
+        "/training/rounds",
+        "/training/seed",
+        "/replay/max_bytes",
+        "/extra",
+    }
+
+
+def test_a_job_that_would_wait_for_ever_is_refused_at_the_door(client: Api, spec: dict[str, Any]) -> None:
+    stuck = {**spec, "training": {"mode": "async"}, "replay": {"min_trajectories": 10_000}}
+    answer = client.post("/v1/jobs", json=stuck)
+    assert answer.status_code == 422
+    assert "wait for ever" in answer.json()["detail"]
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
 def test_metrics_over_rounds(client: Api, connections: Connections, claim: JobClaim) -> None:
     log = EventLog(connections)
     for step in range(1, 12):

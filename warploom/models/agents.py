@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from warploom.configs import Role, TaskConfig
+from warploom.configs import TaskConfig
 from warploom.models.base import Model, make_model
 from warploom.models.configs.agents import PlasticRNNConfig, RNNConfig, WarpRNNConfig
 from warploom.tasks.configs.maze import ACTIONS, OBSERVATION, MazeConfig
@@ -196,10 +196,4 @@ def build_warp_rnn(config: WarpRNNConfig, task: TaskConfig) -> Model:
 
 def _build(cell: Any, config: RNNConfig, task: TaskConfig) -> Model:
     maze = cast("MazeConfig", task)
-    return make_model(lambda: Walker(cell(), config.hidden, maze), _role, task.kind)
-
-
-def _role(name: str) -> Role:
-    if name.startswith("head"):
-        return "head"
-    return "warp" if name.startswith("cell.warp") else "adapt"
+    return make_model(lambda: Walker(cell(), config.hidden, maze), config.role, task.kind)

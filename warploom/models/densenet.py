@@ -70,7 +70,7 @@ def _net(config: DenseNetConfig, task: TaskConfig) -> nn.Module:
         net.add_module(f"block{i}", block)
         channels += layers * config.growth
         if i < BLOCKS - 1:
-            kept = max(int(config.compression * channels), 1)
+            kept = config.kept(channels)
             net.add_module(f"transition{i}", _transition(channels, kept, config.activation))
             channels = kept
     net.add_module("norm", BatchNorm(channels))

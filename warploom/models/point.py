@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from warploom.configs import Role, TaskConfig
+from warploom.configs import TaskConfig
 from warploom.models.base import Model, make_model
 from warploom.models.configs.point import PointConfig, WarpPointConfig
 
@@ -59,13 +59,9 @@ def build_point(config: PointConfig, task: TaskConfig) -> Model:
         >>> build_point(PointConfig(), SurfacesConfig()).roles
         {'theta': 'adapt'}
     """
-    return make_model(lambda: Point(config), _role, task.kind)
+    return make_model(lambda: Point(config), config.role, task.kind)
 
 
 def build_warp_point(config: WarpPointConfig, task: TaskConfig) -> Model:
     """The point seen through Ω."""
-    return make_model(lambda: Point(config), _role, task.kind)
-
-
-def _role(name: str) -> Role:
-    return "warp" if name.startswith("warp") else "adapt"
+    return make_model(lambda: Point(config), config.role, task.kind)

@@ -27,6 +27,15 @@ class InnerOptimiserConfig(NamedConfig):
     differentiable_in_gradient: ClassVar[bool] = True
     why_not: ClassVar[str] = ""
 
+    @property
+    def slots(self) -> int:
+        """Numbers that it keeps from step to step for each number that it moves."""
+        return 0
+
+    def state_size(self, numbers: int) -> int:
+        """How many numbers its state holds beside so many parameters; a count of steps is one of them."""
+        return self.slots * numbers + 1 if self.slots else 0
+
 
 class SGDConfig(InnerOptimiserConfig):
     """Gradient descent, with momentum and decay as in torch.optim.SGD."""
@@ -39,6 +48,10 @@ class SGDConfig(InnerOptimiserConfig):
     dampening: Average = 0.0
     nesterov: bool = False
     weight_decay: Decay = 0.0
+
+    @property
+    def slots(self) -> int:
+        return 1 if self.momentum else 0
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
@@ -54,6 +67,10 @@ class Moments(InnerOptimiserConfig):
     beta2: Average = Field(0.999, description="of the average of their squares")
     eps: Epsilon = 1e-8
     weight_decay: Decay = 0.0
+
+    @property
+    def slots(self) -> int:
+        return 3 if getattr(self, "amsgrad", False) else 2
 
 
 class AdamConfig(Moments):
@@ -85,6 +102,10 @@ class AMSGradConfig(Moments):
 
     name: Literal["amsgrad"] = "amsgrad"
 
+    @property
+    def slots(self) -> int:
+        return 3
+
 
 class AdamaxConfig(InnerOptimiserConfig):
     """Adam by the largest gradient instead of the average square. `inner_lr`: 0.002 to 0.05."""
@@ -98,6 +119,10 @@ class AdamaxConfig(InnerOptimiserConfig):
     eps: Epsilon = 1e-8
     weight_decay: Decay = 0.0
 
+    @property
+    def slots(self) -> int:
+        return 2
+
 
 class AdagradConfig(InnerOptimiserConfig):
     """Adagrad. The first step is `inner_lr` long in each coordinate, later ones shrink: 0.01 to 0.5."""
@@ -110,6 +135,10 @@ class AdagradConfig(InnerOptimiserConfig):
     initial_accumulator: float = Field(0.0, ge=0, le=1e6, description="where the sum of squares starts")
     eps: Epsilon = 1e-10
     weight_decay: Decay = 0.0
+
+    @property
+    def slots(self) -> int:
+        return 1
 
 
 class RMSpropConfig(InnerOptimiserConfig):
@@ -125,6 +154,10 @@ class RMSpropConfig(InnerOptimiserConfig):
     eps: Epsilon = 1e-8
     weight_decay: Decay = 0.0
 
+    @property
+    def slots(self) -> int:
+        return 1 + self.centered + bool(self.momentum)
+
 
 class AdadeltaConfig(InnerOptimiserConfig):
     """Adadelta. It finds its own step size, slowly, from √eps up; `inner_lr` scales it: 1 to 100."""
@@ -136,6 +169,10 @@ class AdadeltaConfig(InnerOptimiserConfig):
     rho: Average = Field(0.9, description="of both averages")
     eps: Epsilon = 1e-6
     weight_decay: Decay = 0.0
+
+    @property
+    def slots(self) -> int:
+        return 2
 
 
 class ASGDConfig(InnerOptimiserConfig):
@@ -149,6 +186,10 @@ class ASGDConfig(InnerOptimiserConfig):
     alpha: float = Field(0.75, ge=0, le=10, description="power of the step size's decay")
     t0: float = Field(1e6, ge=0, le=1e12, description="step at which averaging starts")
     weight_decay: Decay = 0.0
+
+    @property
+    def slots(self) -> int:
+        return 1
 
 
 class RpropConfig(InnerOptimiserConfig):
@@ -164,6 +205,10 @@ class RpropConfig(InnerOptimiserConfig):
     eta_plus: float = Field(1.2, gt=1, le=100, description="grows a step whose gradient stayed")
     step_min: float = Field(1e-6, ge=0, le=100)
     step_max: float = Field(50.0, gt=0, le=1e6)
+
+    @property
+    def slots(self) -> int:
+        return 2
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

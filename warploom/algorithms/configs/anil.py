@@ -14,5 +14,6 @@ class ANILConfig(UnrolledConfig):
     summary: ClassVar[str] = "MAML that adapts the head alone"
     source: ClassVar[str] = "Raghu, Raghu, Bengio, Vinyals, ICLR 2020, arXiv:1909.09157"
     needs: ClassVar[frozenset[Role]] = frozenset({"head"})
+    adapted: ClassVar[frozenset[Role]] = frozenset({"head"})
 
     name: Literal["anil"] = "anil"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -43,3 +44,6 @@ class ImplicitHPOConfig(ImplicitConfig):
         if self.centre == "zero" and self.init_lr:
             raise ValueError("init_lr must be 0 with centre zero: the inner optimum does not depend on θ there")
         return self
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:
+        return len(adapted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -40,3 +42,7 @@ class LearnedLossConfig(WindowConfig):
             f"learns from pairs of prediction and target, and task {task.name!r} has a loss of another kind; "
             "use sinusoid, ratings, or any family of classification"
         )
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:  # noqa: ARG002
+        widths = (2, *self.hidden, 1)
+        return sum(wide * out for wide, out in itertools.pairwise(widths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -30,3 +31,7 @@ class LearnedOptimizerConfig(WindowConfig):
     @property
     def through_inner_loop(self) -> bool:
         return not self.first_order
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:  # noqa: ARG002
+        width, seen, ends = self.hidden, 2 * (1 + len(self.decays)), 2 * self.hidden + 2
+        return 4 * width * (seen + width + 1) + ends if self.cell == "lstm" else width * (seen + 1) + ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -18,3 +19,6 @@ class LearnedRatesConfig(WindowConfig):
     name: Literal["learned-rates"] = "learned-rates"
     per_step: bool = Field(False, description="a step size for each of the inner steps, too")
     rates_lr: float = Field(0.03, gt=0, le=100, description="outer step size for the factors of inner_lr")
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:
+        return len(adapted) * (self.inner_steps if self.per_step else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -52,3 +53,8 @@ class MAMLPlusConfig(UnrolledConfig):
                 f"outer_lr_min must be at most outer_lr; got outer_lr_min={self.outer_lr_min}, outer_lr={self.outer_lr}"
             )
         return self
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:
+        norms = {name: size for name, size in adapted.items() if self.per_step_norms and "norm" in name}
+        rates = len(adapted) - len(norms) if self.per_step_rates else 0
+        return self.inner_steps * (rates + sum(norms.values()))

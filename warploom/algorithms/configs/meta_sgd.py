@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -23,3 +24,6 @@ class MetaSGDConfig(UnrolledConfig):
     rates_lr: float = Field(
         0.001, ge=0, le=100, description="the outer step size of the learned step sizes; 0: they stay at inner_lr"
     )
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:
+        return sum(adapted.values())

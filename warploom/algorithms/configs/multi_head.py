@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -32,3 +33,6 @@ class MultiHeadConfig(OuterConfig):
     def unnumbered() -> str:
         """Why a family without numbered training tasks does not fit."""
         return "needs numbered training tasks; use glyphs, ratings, or omniglot with protocol multi-shot"
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:  # noqa: ARG002
+        return None  # a head for each training task, and only the data say how many there are

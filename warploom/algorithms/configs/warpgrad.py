@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -33,6 +34,10 @@ class WarpConfig(InnerLoopConfig):
     rates_lr: float = Field(0.001, gt=0, le=100, description="the outer step size for learned rates")
     record_every: int = Field(1, ge=1, le=10_000, description="learn from every n-th point of a trajectory")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of a meta-gradient; null for none")
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:
+        momentum = 1 if getattr(self.inner_optimiser, "momentum", 0) else 0
+        return len(adapted) * (1 + momentum) if self.learn_rates else 0
 
     @property
     def form(self) -> Form:
@@ -81,3 +86,7 @@ class WarpGradConfig(WarpInitConfig):
 
     name: Literal["warpgrad"] = "warpgrad"
     points_per_update: int = Field(1, ge=1, le=65_536, description="stored points in one minibatch of the outer loop")
+
+    @property
+    def points(self) -> int:
+        return -(-self.inner_steps // self.record_every)

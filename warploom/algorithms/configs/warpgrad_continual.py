@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -30,3 +31,7 @@ class WarpGradContinualConfig(WarpConfig):
     outer: Literal["sgd"] = "sgd"
     warp_lr: float = Field(0.01, gt=0, le=100, description="β, the outer step size for the warp layers")
     clip_norm: float | None = Field(10.0, gt=0, description="largest norm of a meta-gradient; null for none")
+
+    def beside(self, adapted: Mapping[str, int]) -> int | None:
+        state = self.inner_optimiser.state_size(sum(adapted.values())) if self.initialisation == "live" else 0
+        return (super().beside(adapted) or 0) + state

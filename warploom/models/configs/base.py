@@ -14,6 +14,21 @@ Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh"]
 WARPED: frozenset[Role] = frozenset({"adapt", "warp", "head"})
 
 
+def linear(name: str, wide: int, out: int, *, bias: bool = True) -> dict[str, int]:
+    """Sizes of a linear layer's parameters."""
+    return {f"{name}.weight": wide * out, **({f"{name}.bias": out} if bias else {})}
+
+
+def convolution(name: str, channels: int, filters: int, kernel: int = 3, *, bias: bool = True) -> dict[str, int]:
+    """Sizes of a convolution's parameters."""
+    return linear(name, channels * kernel * kernel, filters, bias=bias)
+
+
+def scaled(*names: str, channels: int) -> dict[str, int]:
+    """Sizes of layers with a scale and a shift for each channel: batch normalisation, FiLM."""
+    return {f"{name}.{kind}": channels for name in names for kind in ("weight", "bias")}
+
+
 class PatternConfig(ModelConfig):
     """Layers of a standard net designated as warp by their names.
 
@@ -33,7 +48,7 @@ class PatternConfig(ModelConfig):
 
     def plain_role(self, name: str) -> Role:
         """The role of a parameter that no pattern matches."""
-        return "head" if name.startswith("head") else "adapt"
+        return super().role(name)
 
     def role(self, name: str) -> Role:
         """The role of the parameter `name`."""

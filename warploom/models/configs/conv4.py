@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from warploom.configs import Role
-from warploom.models.configs.base import WARPED, Activation, NormConfig, PatternConfig
+from warploom.models.configs.base import WARPED, Activation, NormConfig, PatternConfig, convolution, linear, scaled
 
 WEIGHTS = ("weight", "bias")
 
@@ -31,6 +32,24 @@ class Conv4Config(NormConfig, PatternConfig):
     def parameters(self) -> list[str]:
         blocks = [f"{part}{i}.{kind}" for i in range(self.layers) for part in ("conv", "norm") for kind in WEIGHTS]
         return [*blocks, *(f"head.{kind}" for kind in WEIGHTS)]
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:
+        channels, *sides = input_shape
+        found: dict[str, int] = {}
+        for i in range(self.layers):
+            found |= convolution(f"conv{i}", channels, self.filters)
+            found |= scaled(f"norm{i}", channels=self.filters) | self.after(i)
+            channels = self.filters
+        pixels = prod(side // 2**self.layers for side in sides) if self.downsample == "pool" else 1
+        return found | self.head(channels * pixels, outputs)
+
+    def after(self, i: int) -> dict[str, int]:  # noqa: ARG002
+        """Sizes of what stands behind block i."""
+        return {}
+
+    def head(self, features: int, outputs: int) -> dict[str, int]:
+        """Sizes of the head."""
+        return linear("head", features, outputs)
 
     def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:  # noqa: ARG002
         if len(input_shape) != 3:
@@ -74,6 +93,29 @@ class WarpConv4Config(Conv4Config):
         """The blocks' own parameters, and the adaptable part of the head; the warp layers' need no pattern."""
         names = super().parameters()
         return [name.replace("head.", "head.0.") for name in names] if self.warp_final_head else names
+
+    def after(self, i: int) -> dict[str, int]:
+        """Sizes of the warp layers behind block i."""
+        many = self.warp_layers > 1
+        layers = [self._warp(f"warp{i}.{j}" if many else f"warp{i}") for j in range(self.warp_layers)]
+        return {name: size for layer in layers for name, size in layer.items()}
+
+    def _warp(self, name: str) -> dict[str, int]:
+        width = self.filters
+        found = scaled(f"{name}.norm_in", channels=width) if self.warp_batch_norm else {}
+        if self.warp_kind == "film":
+            found |= scaled(f"{name}.body", channels=width)
+        else:
+            found |= convolution(f"{name}.body.0", width, width, self.warp_kernel)
+        if self.warp_residual and self.warp_batch_norm:
+            found |= scaled(f"{name}.norm_out", channels=width)
+        return found
+
+    def head(self, features: int, outputs: int) -> dict[str, int]:
+        """Sizes of the head, in two parts where it is warped."""
+        if not self.warp_final_head:
+            return super().head(features, outputs)
+        return linear("head.0", features, self.filters) | linear("head.1", self.filters, outputs)
 
     def plain_role(self, name: str) -> Role:
         warped = name.startswith("warp") or (self.warp_final_head and name.startswith("head.1"))

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from warploom.models.configs.base import convolution, linear, scaled
 from warploom.models.configs.images import ImageNetConfig, both
 
 BLOCKS = 4
@@ -34,3 +35,22 @@ class DenseNetConfig(ImageNetConfig):
             if i < BLOCKS - 1:
                 names += [*both(f"transition{i}.norm"), f"transition{i}.conv.weight"]
         return names + both("norm", "head")
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:
+        channels = input_shape[0]
+        found: dict[str, int] = {}
+        for i in range(BLOCKS):
+            for j in range(self.depth // BLOCKS):
+                found |= scaled(f"block{i}.norm{j}", channels=channels) if i + j else {}
+                found |= convolution(f"block{i}.conv{j}", channels, self.growth, bias=False)
+                channels += self.growth
+            if i < BLOCKS - 1:
+                found |= scaled(f"transition{i}.norm", channels=channels)
+                kept = self.kept(channels)
+                found |= convolution(f"transition{i}.conv", channels, kept, 1, bias=False)
+                channels = kept
+        return found | scaled("norm", channels=channels) | linear("head", channels, outputs)
+
+    def kept(self, channels: int) -> int:
+        """The channels that a transition leaves of so many."""
+        return max(int(self.compression * channels), 1)

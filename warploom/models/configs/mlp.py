@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from warploom.configs import Role
-from warploom.models.configs.base import WARPED, Activation, PatternConfig
+from warploom.models.configs.base import WARPED, Activation, PatternConfig, linear, scaled
 
 
 class MLPConfig(PatternConfig):
@@ -23,6 +24,18 @@ class MLPConfig(PatternConfig):
     def parameters(self) -> list[str]:
         layers = [*(f"layer{i}" for i in range(len(self.hidden))), "head"]
         return [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:
+        width = prod(input_shape)
+        found: dict[str, int] = {}
+        for i, hidden in enumerate(self.hidden):
+            found |= linear(f"layer{i}", width, hidden) | self.after(i, hidden)
+            width = hidden
+        return found | linear("head", width, outputs)
+
+    def after(self, i: int, width: int) -> dict[str, int]:  # noqa: ARG002
+        """Sizes of what stands behind hidden layer i."""
+        return {}
 
 
 class WarpMLPConfig(MLPConfig):
@@ -42,6 +55,12 @@ class WarpMLPConfig(MLPConfig):
         None, description="after the warp; of a gate, what the input is multiplied by, null for sigmoid"
     )
     warp_residual: bool = Field(True, description="add the warp layer's input to its output")
+
+    def after(self, i: int, width: int) -> dict[str, int]:
+        """Sizes of the warp behind hidden layer i."""
+        if self.warp_kind == "film":
+            return scaled(f"warp{i}.scaling", channels=width)
+        return linear(f"warp{i}.linear", width, width)
 
     def plain_role(self, name: str) -> Role:
         return "warp" if name.startswith("warp") else super().plain_role(name)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from warploom.configs import ModelConfig, Role
+from warploom.models.configs.base import linear
 from warploom.tasks.configs.surfaces import SURFACE_ROW
 
 
@@ -21,6 +22,12 @@ class PointConfig(ModelConfig):
     spread: float = Field(
         0.01, ge=0, le=10, description="θ_0 is normal with this standard deviation; 0 leaves the task's start as it is"
     )
+
+    def role(self, name: str) -> Role:
+        return "warp" if name.startswith("warp") else "adapt"
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:  # noqa: ARG002
+        return {"theta": 2}
 
     def why_unfit(self, input_shape: tuple[int, ...], outputs: int) -> str | None:
         if input_shape != (SURFACE_ROW,) or outputs != SURFACE_ROW:
@@ -41,3 +48,7 @@ class WarpPointConfig(PointConfig):
     name: Literal["warp_point"] = "warp_point"  # type: ignore[assignment]
     warp_hidden: int = Field(30, ge=1, le=10_000)
     warp_residual: bool = Field(True, description="Ω(x) = x + net(x), the identity at first; false: the net alone")
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:
+        warp = linear("warp.first", 2, self.warp_hidden) | linear("warp.second", self.warp_hidden, 2)
+        return super().sizes(input_shape, outputs) | warp

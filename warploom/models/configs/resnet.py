@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from warploom.models.configs.base import convolution, linear, scaled
 from warploom.models.configs.images import ImageNetConfig, both
 
 STAGES = 4
@@ -35,3 +36,15 @@ class ResNetConfig(ImageNetConfig):
                 names += [f"stage{i}.conv{j}.weight", *both(f"stage{i}.norm{j}")]
             names += [f"stage{i}.shortcut.weight", *both(f"stage{i}.shortcut_norm")]
         return names + both("head")
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:
+        channels = input_shape[0]
+        found: dict[str, int] = {}
+        for i, width in enumerate(self.widths):
+            for j in range(self.depth // STAGES):
+                found |= convolution(f"stage{i}.conv{j}", width if j else channels, width, bias=False)
+                found |= scaled(f"stage{i}.norm{j}", channels=width)
+            found |= convolution(f"stage{i}.shortcut", channels, width, 1, bias=False)
+            found |= scaled(f"stage{i}.shortcut_norm", channels=width)
+            channels = width
+        return found | linear("head", channels, outputs)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from warploom.models.configs.base import convolution, linear, scaled
 from warploom.models.configs.images import ImageNetConfig, both
 
 
@@ -25,3 +27,12 @@ class VGGConfig(ImageNetConfig):
 
     def parameters(self) -> list[str]:
         return [name for i in range(self.layers) for name in both(f"conv{i}", f"norm{i}")] + both("head")
+
+    def sizes(self, input_shape: tuple[int, ...], outputs: int) -> dict[str, int]:
+        channels, *sides = input_shape
+        found: dict[str, int] = {}
+        for i in range(self.layers):
+            found |= convolution(f"conv{i}", channels, self.filters) | scaled(f"norm{i}", channels=self.filters)
+            channels = self.filters
+        pixels = prod(side // 2**self.layers for side in sides)
+        return found | linear("head", channels * pixels, outputs)
