@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     max_steps: int = Field(1000, ge=0, description="most adaptation steps that a request may ask for")
     max_support_rows: int = Field(20_000, ge=1)
     adaptation_ttl_s: int = Field(3600, ge=1, description="seconds that an adapted model is kept")
+    adapt_batch: int = Field(32, ge=1, le=1024, description="most requests that an adapter adapts at once")
     adapt_wait_s: float = Field(60, gt=0, description="seconds that a request waits for its answer")
     allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="hosts that webhooks and data sets may name although they are not public; a,b,c"

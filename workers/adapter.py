@@ -22,7 +22,6 @@ from warploom.errors import InvalidInput, Unavailable, WarploomError
 from warploom.records import Adaptation
 
 log = structlog.get_logger()
-AT_ONCE = 32
 BLOCK_MS = 1000
 WARM_MODELS = 8
 BEAT_S = 5.0
@@ -53,7 +52,7 @@ class Adapter:
                 if time.monotonic() - beaten > BEAT_S:
                     fleet.beat("adapter", self._name, 3 * BEAT_S)
                     beaten = time.monotonic()
-                self.serve(self._queue.read(self._name, AT_ONCE, BLOCK_MS))
+                self.serve(self._queue.read(self._name, self._settings.adapt_batch, BLOCK_MS))
             except Unavailable as error:
                 log.warning("redis is away", error=error.message)
                 time.sleep(1.0)
