@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     state_url: str = Field("redis://127.0.0.1:6379/0", description="durable Redis: records, events, models, keys")
     replay_url: str = Field("redis://127.0.0.1:6380/0", description="memory-only Redis: trajectories, adaptations")
     home: Path = Field(Path.home() / ".warploom", description="directory for checkpoints and logs")
+    checkpoint_url: str | None = Field(
+        None, description="directory or fsspec URL (s3://bucket/path) for checkpoints; null: home/jobs"
+    )
+    checkpoints_kept: int = Field(3, ge=1, le=1000, description="newest checkpoints of a job that stay; the best too")
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(None, description="the API key to accept; null: one is made on first start")
@@ -58,5 +62,12 @@ class Settings(BaseSettings):
 
     @property
     def jobs_dir(self) -> Path:
-        """Where checkpoints of jobs live: `home/jobs`."""
+        """Directory of what jobs leave on this machine: `home/jobs`."""
         return self.home.expanduser() / "jobs"
+
+    @property
+    def checkpoints_at(self) -> str:
+        """Directory or URL that holds the checkpoints of all jobs."""
+        if self.checkpoint_url and "://" in self.checkpoint_url:
+            return self.checkpoint_url
+        return str(Path(self.checkpoint_url).expanduser() if self.checkpoint_url else self.jobs_dir)

@@ -65,7 +65,7 @@ def train(
     algorithm = build(spec)
     replay = LocalReplay(plan_of(spec))
     state = LearnerState(algorithm.init(spec.training.seed))
-    learner = LearnerLoop(algorithm, spec, replay, state, report=report, checkpoint=lambda _state: None)
+    learner = LearnerLoop(algorithm, spec, replay, state, report=report, checkpoint=lambda _state: True)
     rollout = RolloutLoop(algorithm, spec, replay, "local")
 
     def measure(meta: MetaState) -> None:

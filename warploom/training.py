@@ -84,7 +84,8 @@ class LearnerLoop:
         replay: the buffer; only learner 0 of a group talks to it.
         state: where to go on from.
         report: called with the kind and the data of each event.
-        checkpoint: called with the state every `checkpoint_every` rounds and at the end.
+        checkpoint: called with the state every `checkpoint_every` rounds and at the end; when it says False, after the
+            next round too.
         group: the learners that work together.
     """
 
@@ -96,13 +97,14 @@ class LearnerLoop:
         state: LearnerState,
         *,
         report: Report,
-        checkpoint: Callable[[LearnerState], None],
+        checkpoint: Callable[[LearnerState], bool],
         group: Group | None = None,
     ) -> None:
         self._algorithm, self._spec, self._replay = algorithm, spec, replay
         self._report, self._checkpoint = report, checkpoint
         self._group = group or Alone()
         self._since = time.perf_counter()
+        self._unsaved = False
         self.state = state
 
     @property
@@ -163,8 +165,8 @@ class LearnerLoop:
 
     def _publish(self, before: LearnerState, experiences: list[Experience], metrics: dict[str, float]) -> None:
         training, meta = self._spec.training, self.state.meta
-        if meta.version % training.checkpoint_every == 0 or self.done:
-            self._checkpoint(self.state)
+        if self._unsaved or meta.version % training.checkpoint_every == 0 or self.done:
+            self._unsaved = not self._checkpoint(self.state)
         self._replay.publish(meta.version, pack_meta(meta))
         if self.state.dropped > before.dropped:
             lost = self.state.dropped - before.dropped

@@ -12,6 +12,7 @@ import structlog
 from service.connection import connect
 from service.observability import configure_logging
 from service.settings import Settings
+from service.storage import open_storage
 from warploom.errors import WarploomError
 from workers import placement
 from workers.supervisor import Supervisor
@@ -28,6 +29,7 @@ def main() -> int:
     stopping = threading.Event()
     _listen(stopping)
     try:
+        open_storage(settings.checkpoints_at)  # a URL that no file system knows is said now
         connections = connect(settings)
         placement.start_ray(os.environ.get("RAY_ADDRESS"), cpus=settings.rollout_cpus)
         _listen(stopping)  # again: Ray put handlers of its own in place

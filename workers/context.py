@@ -41,7 +41,7 @@ class JobContext:
         self.jobs = JobStore(self.connections)
         self.events = EventLog(self.connections)
         self.models = ModelStore(self.connections)
-        self.checkpoints = CheckpointStore(self.settings.jobs_dir, assignment.job_id)
+        self.checkpoints = CheckpointStore.of(self.settings, assignment.job_id, generation=assignment.generation)
         self.plan = plan_of(self.spec, lease_s=UNIT_LEASE_S)
         self.replay = RedisReplay(self.connections, assignment.job_id, assignment.generation, self.plan)
 

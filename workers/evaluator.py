@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import structlog
 import torch
 
 from service.models import ModelStore
@@ -19,6 +20,7 @@ from warploom.spec import JobSpec
 from warploom.types import MetaState
 from workers.context import Assignment, JobContext
 
+log = structlog.get_logger()
 IDLE_S = 0.2
 
 
@@ -83,10 +85,17 @@ class Evaluator:
                 if known >= due or last:
                     metrics = evaluate(algorithm, found, held_out(spec), seed=spec.training.seed)
                     context.report("evaluation", {"meta_step": known, **metrics})
+                    self._note(context, known, metrics["loss"])
                     due = (known // spec.evaluation.every + 1) * spec.evaluation.every
                 if last:
                     return metrics, found
             time.sleep(IDLE_S)
+
+    def _note(self, context: JobContext, version: int, loss: float) -> None:
+        try:
+            context.checkpoints.measured(version, loss)
+        except Unavailable as error:
+            log.warning("the measure of a checkpoint was not kept", reason=error.message)
 
     def _newer(self, context: JobContext, known: int) -> MetaState | None:
         try:

@@ -19,10 +19,11 @@ from warploom.records import Progress
 from warploom.replay import Replay
 from warploom.spec import JobSpec
 from warploom.threads import use_threads
-from warploom.training import Alone, Group, LearnerLoop, Units, pack_state, unpack_state
+from warploom.training import Alone, Group, LearnerLoop, Units
 from warploom.types import Gradient, Tensors
 from workers import placement
 from workers.context import Assignment, JobContext
+from workers.saving import Saver, load
 
 IDLE_S = 0.005
 PROGRESS_S = 1.0
@@ -102,8 +103,8 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
     device = "cuda" if spec.resources.learner_gpus > 0 and torch.cuda.is_available() else "cpu"
     state = LearnerState(state.meta.to(device), state.outer, state.dropped)
     replay: Replay = context.replay if group.world == 1 else Patient(context.replay)
-    progress = _Progress(context)
-    loop = LearnerLoop(algorithm, spec, replay, state, report=progress.report, checkpoint=_saver(context), group=group)
+    progress, save = _Progress(context), Saver(context)
+    loop = LearnerLoop(algorithm, spec, replay, state, report=progress.report, checkpoint=save, group=group)
     if leader:
         _check_budget(context, algorithm, state)
     loop.start()
@@ -111,7 +112,7 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
         if not loop.step() and group.world == 1:
             time.sleep(IDLE_S)
     if leader and not loop.done:
-        _saver(context)(loop.state)
+        save(loop.state, now=True)
     if leader:
         progress.tell()
     return loop.state.meta.version
@@ -128,19 +129,7 @@ def _threads(spec: JobSpec, world: int) -> int:
 
 def restore(context: JobContext, algorithm: Algorithm[Any]) -> LearnerState:
     """The state of the last whole checkpoint, or a fresh one."""
-    checkpoint = context.checkpoints.latest()
-    if checkpoint is not None:
-        return unpack_state(checkpoint.blobs)
-    return LearnerState(algorithm.init(context.spec.training.seed))
-
-
-def _saver(context: JobContext) -> Callable[[LearnerState], None]:
-    def save(state: LearnerState) -> None:
-        version = state.meta.version
-        context.checkpoints.save(version, pack_state(state), {"spec": context.spec.to_json()})
-        context.report("checkpoint", {"meta_step": version})
-
-    return save
+    return load(context) or LearnerState(algorithm.init(context.spec.training.seed))
 
 
 def _check_budget(context: JobContext, algorithm: Algorithm[Any], state: LearnerState) -> None:

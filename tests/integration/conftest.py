@@ -85,7 +85,7 @@ class Service:
         return meta.params
 
     def checkpoints(self, job_id: str) -> CheckpointStore:
-        return CheckpointStore(self.settings.jobs_dir, job_id)
+        return CheckpointStore.of(self.settings, job_id)
 
 
 @pytest.fixture
