@@ -21,6 +21,8 @@ from warploom.types import Tensors
 Augment = Callable[[Tensor, Generator], Tensor]
 # Statistics of batch normalisation: the same at every step, or by the number of steps taken.
 Stats = Mapping[str, Tensor] | Callable[[int], Mapping[str, Tensor]]
+# θ, ∇L(θ), x_B, y_B of one task → a direction, by the names of θ.
+Precondition = Callable[[Tensors, Tensors, Tensor, Tensor], Tensors]
 
 
 class SupportBatches:
@@ -151,6 +153,7 @@ def descend(
     tasks: int,
     vectorise: bool,
     start_T: Tensors | None = None,
+    precondition: Precondition | None = None,
 ) -> Iterator[InnerStep]:
     """θ_{k+1} = step(θ_k, ∇L_task(θ_k)), from one θ_0 for all tasks; no derivative flows along the path.
 
@@ -165,6 +168,7 @@ def descend(
         tasks: T.
         vectorise: see `warploom.functional.over_tasks`.
         start_T: a θ_0 for each task, [T, *shape], in place of the one for all.
+        precondition: what the inner optimiser gets in place of the gradient; not under a vectorised call.
     """
     theta = inner.start(learned)
     current, state = start_T or expand(theta, tasks), expand(inner.inner_state(learned, theta), tasks)
@@ -180,7 +184,8 @@ def descend(
                 gradient, value = grad_and_value(lambda own: inner.support_loss(learned, own, x_B, y_B, _at(stats, k)))(
                     theta
                 )
-                moved, after = inner.inner_step(learned, k, theta, gradient, state, rate)
+                along = precondition(theta, gradient, x_B, y_B) if precondition else gradient
+                moved, after = inner.inner_step(learned, k, theta, along, state, rate)
             return gradient, value, moved, after  # type: ignore[return-value]
 
         x_TB, y_TB = batches.next()

@@ -217,6 +217,24 @@ class RpropConfig(InnerOptimiserConfig):
         return self
 
 
+class KFACConfig(NamedConfig):
+    """K-FAC: the gradient in the metric of a Kronecker-factored curvature, computed anew at each step.
+
+    Needs the extra `kfac` where tasks adapt.
+    """
+
+    summary: ClassVar[str] = "natural gradients by Kronecker-factored curvature"
+    source: ClassVar[str] = "Martens, Grosse, ICML 2015, arXiv:1503.05671; Grosse, Martens, ICML 2016 (convolutions)"
+
+    name: Literal["kfac"] = "kfac"
+    damping: float = Field(0.01, gt=0, le=1e6, description="δ, added to the eigenvalues of each factor")
+    curvature: Literal["exact", "sampled", "empirical"] = Field(
+        "exact",
+        description="of what the factors are made: all outputs (as many backward passes), labels drawn from the "
+        "model's own predictions, or the labels given",
+    )
+
+
 OPTIMISER_CONFIGS: dict[str, type[InnerOptimiserConfig]] = {
     cast("str", config.model_fields["name"].default): config
     for config in (
