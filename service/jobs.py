@@ -120,21 +120,20 @@ class JobStore:
         """
         return as_job(self._ledger.finish(job_id, generation, state, error=error, model=model))
 
-    def release(self, job_id: str, generation: int, *, retries: int | None = None) -> Job:
+    def release(self, job_id: str, generation: int, *, lost: bool = False) -> Job:
         """Give a job back: a running one queues at its old place, a pausing one is paused, a cancelling one becomes
         claimable at once.
 
         Args:
             job_id: the job.
             generation: from the claim.
-            retries: how often a run of it was lost, if this one was.
+            lost: whether this run of it was lost; it counts as a retry.
 
         Raises:
             Fenced: the generation is not current.
             Conflict: the job is not running.
         """
-        stored = {"phase": ""} if retries is None else {"phase": "", "retries": str(retries)}
-        return as_job(self._ledger.move("release", job_id, generation, stored=stored))
+        return as_job(self._ledger.move("release", job_id, generation, stored={"phase": ""}, lost=lost))
 
     def pause(self, job_id: str) -> Job:
         """Ask for a rest: queued becomes paused, running becomes pausing and then paused; a repeat changes nothing.
@@ -197,6 +196,7 @@ def as_job(fields: Fields) -> Job:
             **common(fields),
             "phase": fields.get("phase") or None,
             "retries": int(fields.get("retries", 0)),
+            "lost_in_a_row": int(fields.get("lost_in_a_row", 0)),
             "progress": progress,
             "transitions": transitions(fields),
         }

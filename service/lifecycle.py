@@ -36,10 +36,11 @@ Clock = Callable[[], float]
 Kind = Literal["job", "sweep"]
 Fields = dict[str, str]
 
-# action -> {state before: state after}. A state that leads to itself: the repeat changes nothing.
+# All legal moves: action -> {state before: state after}; what is not here is refused. A state that leads to itself: the
+# repeat changes nothing. The scripts are handed the row that they need and know no moves of their own.
 MOVES: dict[str, dict[str, str]] = {
     "claim": {QUEUED: RUNNING, RUNNING: RUNNING, PAUSING: PAUSING, CANCELLING: CANCELLING},
-    "release": {RUNNING: QUEUED, PAUSING: PAUSED, CANCELLING: CANCELLING},
+    "release": {RUNNING: QUEUED, PAUSING: PAUSED, CANCELLING: CANCELLING, QUEUED: QUEUED, PAUSED: PAUSED},
     "pause": {QUEUED: PAUSED, RUNNING: PAUSING, PAUSING: PAUSING, PAUSED: PAUSED},
     "resume": {PAUSED: QUEUED, PAUSING: RUNNING, QUEUED: QUEUED, RUNNING: RUNNING},
     "cancel": {
@@ -220,6 +221,7 @@ class Ledger:
         *,
         told: Mapping[str, Any] | None = None,
         stored: Mapping[str, str] | None = None,
+        lost: bool = False,
     ) -> Fields:
         """One move of `MOVES`.
 
@@ -229,6 +231,7 @@ class Ledger:
             generation: who moves; None when anyone may.
             told: further members of the event.
             stored: fields to set.
+            lost: whether a run of it was lost.
 
         Raises:
             Fenced: the generation is not current.
@@ -239,7 +242,7 @@ class Ledger:
             self._missing(owner_id)
         where = [keys.record(owner_id), keys.events(owner_id), *self._places()]
         what: list[str | int] = [clock_arg(self._clock), owner_id, "" if generation is None else generation]
-        what += [moves_arg(action), int(action == "release"), json.dumps(told) if told else ""]
+        what += [moves_arg(action), int(action == "release"), int(lost), json.dumps(told) if told else ""]
         for name, value in (stored or {}).items():
             what += [name, value]
         self._checked(owner_id, generation, _move(self._state, where, what), action)

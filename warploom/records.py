@@ -52,8 +52,9 @@ class Progress(Record):
 class Job(Record):
     """A meta-training job.
 
-    `spec` is complete: every default is written out. `retries` counts the runs of it that were lost. While it is
-    queued, `queue_position` counts from 1 and `queue_reason` says what it waits for.
+    `spec` is complete: every default is written out. `retries` counts the runs of it that were lost, `lost_in_a_row`
+    those since a run last came further than all before. While it is queued, `queue_position` counts from 1 and
+    `queue_reason` says what it waits for.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Job(Record):
     ended_at: float | None = None
     generation: int = 0
     retries: int = 0
+    lost_in_a_row: int = 0
     queue_position: int | None = None
     queue_reason: str | None = None
     progress: Progress = Progress()

@@ -72,7 +72,10 @@ class TrainingSpec(Config):
         None, gt=0, le=1e9, description="seconds of running, pauses left out, after which the job fails; null: no end"
     )
     max_retries: int = Field(
-        10, ge=0, le=1000, description="how often the job goes on after its learner or supervisor was lost"
+        10,
+        ge=0,
+        le=1000,
+        description="losses of its run in a row, without progress, after which the job still goes on",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant",

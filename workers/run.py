@@ -101,7 +101,7 @@ class JobRun:
         self._crashes = _Crashes()
         self._phase = "starting"
         self._state = claim.job.state
-        self._retries = claim.job.retries
+        self._lost_in_a_row = claim.job.lost_in_a_row
         self._ran_s, self._began = ran_s(claim.job), time.monotonic()
         self._leave_by: float | None = None
         self._beaten = 0.0
@@ -124,7 +124,7 @@ class JobRun:
         except _Stop:
             self._rest()
         except _Retry as reason:
-            self._give_back(str(reason), retries=self._retries + 1)
+            self._give_back(str(reason), lost=True)
         except Fenced:
             # Another claims the job, or began to and found the lease renewed: then the job is still this run's to give
             # back. If it is not, giving it back is refused as fenced too.
@@ -237,10 +237,10 @@ class JobRun:
 
     def _check_retries(self) -> None:
         most = self._spec.training.max_retries
-        if self._retries > most:
+        if self._lost_in_a_row > most:
             raise WarploomError(
-                f"gave up: the learner or its supervisor was lost {self._retries} times, and training.max_retries is "
-                f"{most}"
+                f"gave up: the run was lost {self._lost_in_a_row} times in a row without getting further, and "
+                f"training.max_retries is {most}"
             )
 
     def _check_runtime(self) -> None:
@@ -252,10 +252,10 @@ class JobRun:
                 rule=f"at most {most:g} s",
             )
 
-    def _give_back(self, reason: str, *, retries: int | None = None) -> None:
+    def _give_back(self, reason: str, *, lost: bool = False) -> None:
         self._kill_all()
         self._tell("warning", {"message": f"{reason}; the job starts again from its last checkpoint"})
-        self._jobs.release(self._job_id, self._generation, retries=retries)
+        self._jobs.release(self._job_id, self._generation, lost=lost)
 
     def _fail(self, error: WarploomError) -> None:
         self._kill_all()

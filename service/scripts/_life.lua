@@ -26,6 +26,18 @@ local function enter(record, events, queue, leases, id, state, now, extra)
   end
 end
 
+-- A run of it was lost. `lost_in_a_row` counts from the last loss that came further than all before.
+local function lose(record)
+  redis.call('HINCRBY', record, 'retries', 1)
+  local far, progress = unpack(redis.call('HMGET', record, 'lost_at', 'progress'))
+  local step = tonumber(string.match(progress or '', '"meta_step":(%d+)') or '0')
+  if step > tonumber(far or '0') then
+    redis.call('HSET', record, 'lost_at', whole(step), 'lost_in_a_row', 1)
+  else
+    redis.call('HINCRBY', record, 'lost_in_a_row', 1)
+  end
+end
+
 -- The state that `moves` ("queued>running,…") leads to from `state`, or nil.
 local function target(moves, state)
   return string.match(',' .. moves .. ',', ',' .. state .. '>(%a+),')

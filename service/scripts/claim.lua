@@ -14,7 +14,7 @@ if state ~= 'queued' then
   local lease = redis.call('ZSCORE', KEYS[4], ARGV[2])
   if lease and tonumber(lease) > now then return 0 end
   -- A lease of 0 was given up in good order; any other ran out, because its owner was lost.
-  if lease and tonumber(lease) > 0 then redis.call('HINCRBY', KEYS[1], 'retries', 1) end
+  if lease and tonumber(lease) > 0 then lose(KEYS[1]) end
 end
 redis.call('HSET', KEYS[1], 'generation', seen + 1, 'token', ARGV[4], 'owner', ARGV[5], 'phase', 'starting')
 redis.call('HSETNX', KEYS[1], 'started_at', whole(now))

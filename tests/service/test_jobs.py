@@ -13,7 +13,7 @@ from service.connection import Connections
 from service.events import EventLog
 from service.ids import new_id
 from service.jobs import JobStore, ran_s
-from service.lifecycle import MOVES, STATES, Ledger
+from service.lifecycle import Ledger
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, InvalidInput, NotFound
 from warploom.records import Failure, Progress
@@ -349,9 +349,22 @@ def test_only_runs_that_were_lost_count_as_retries(jobs: JobStore, clock: FakeCl
     clock.advance(11)
     jobs.claim("third", 10)
     assert jobs.get(job.id).retries == 1
-    jobs.release(job.id, 3, retries=2)
+    jobs.release(job.id, 3, lost=True)
     claim = jobs.claim("fourth", 10)
     assert claim and claim.job.retries == 2
+
+
+def test_losses_in_a_row_count_from_the_last_progress(jobs: JobStore, clock: FakeClock, spec: JobSpec) -> None:
+    """A job that crashes its learner at the same place again and again is told from one on unlucky machines."""
+    job = jobs.create(spec)
+    counted = []
+    for generation, reached in enumerate((0, 0, 10, 4, 10, 11), start=1):
+        jobs.claim("me", 10)
+        jobs.heartbeat(job.id, generation, 10, progress=Progress(meta_step=reached, total=100))
+        jobs.release(job.id, generation, lost=True)
+        counted.append(jobs.get(job.id).lost_in_a_row)
+    assert counted == [1, 2, 1, 2, 3, 1]
+    assert jobs.get(job.id).retries == 6
 
 
 def test_a_claim_based_on_an_old_look_fails(
@@ -404,10 +417,6 @@ def test_bad_questions_are_refused(jobs: JobStore) -> None:
             jobs.get(job_id)
         with pytest.raises(NotFound):
             jobs.cancel(job_id)
-
-
-def test_every_state_of_the_table_is_known() -> None:
-    assert {state for row in MOVES.values() for pair in row.items() for state in pair} == STATES
 
 
 def test_ids_sort_by_time() -> None:
