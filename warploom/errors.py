@@ -50,9 +50,24 @@ class WarploomError(Exception):
         self.field = field
         self.rule = rule
         self.value = value
+        self.request_id: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.field, self.rule, self.value)
+        said = {name: vars(self)[name] for name in ("status", "code", "request_id") if name in vars(self)}
+        return _rebuild, (type(self), self.message, self.field, self.rule, self.value), said
+
+    def said(self, status: int, code: Any, request_id: Any) -> None:
+        """Note what a service answered, in place of this class's own status and code.
+
+        Args:
+            status: HTTP status.
+            code: the problem document's code, perhaps one that this version does not know; None when there is none.
+            request_id: finds the request in the service's log.
+        """
+        vars(self)["status"] = status
+        if isinstance(code, str):
+            vars(self)["code"] = code
+        self.request_id = request_id if isinstance(request_id, str) else None
 
     def as_problem(self) -> dict[str, Any]:
         """The error as the members of an RFC 9457 problem document."""

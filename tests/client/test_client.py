@@ -12,53 +12,18 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.client.conftest import JOB, Recorder, ok
 from warploom import errors
-from warploom.client import Client
 from warploom.client.endpoint import DEFAULT_URL, find
-from warploom.client.events import parse
-from warploom.client.transport import ATTEMPTS, error_of
+from warploom.client.problems import error_of
 from warploom.spec import JobSpec
 from warploom.wire import read_npz
 
-JOB = {"id": "job_1", "name": "j", "state": "queued", "spec": {}, "created_at": 1.0}
+Maker = Callable[..., Any]
 ADAPTED = {
     "id": "adapt_1", "model": "m", "version": 1, "steps": 1, "lr": 0.1, "losses": [1.0], "expires_at": 2.0,
     "prediction": {"labels": [0], "outputs": [[1.0, 0.0]]}, "field_of_a_later_version": True,
 }  # fmt: skip
-Handler = Callable[[httpx.Request], httpx.Response]
-
-
-class Recorder:
-    """Answers requests from a list, in order; the last answer repeats."""
-
-    def __init__(self, *answers: httpx.Response | Exception | Handler) -> None:
-        self.answers = list(answers)
-        self.requests: list[httpx.Request] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        request.read()
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(request) if callable(answer) else answer
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WARPLOOM_URL", "WARPLOOM_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WARPLOOM_HOME", str(tmp_path))
-
-
-def client_of(recorder: Recorder) -> Client:
-    client = Client("http://service", "secret-key", transport=httpx.MockTransport(recorder))
-    client._transport.pause = lambda _: None
-    return client
-
-
-def ok(document: Any, status: int = 200) -> httpx.Response:
-    return httpx.Response(status, json=document)
 
 
 def every_error() -> Iterator[type[errors.WarploomError]]:
@@ -68,7 +33,7 @@ def every_error() -> Iterator[type[errors.WarploomError]]:
 
 
 @pytest.mark.parametrize("kind", list(every_error()))
-def test_every_problem_becomes_its_error(kind: type[errors.WarploomError]) -> None:
+def test_every_problem_becomes_its_error(client_of: Maker, kind: type[errors.WarploomError]) -> None:
     problem = kind("it broke", field="/a/b", rule="no more", value=3).as_problem()
     recorder = Recorder(httpx.Response(kind.status, json=problem))
     with client_of(recorder) as client, pytest.raises(errors.WarploomError) as caught:
@@ -93,7 +58,7 @@ def test_every_problem_becomes_its_error(kind: type[errors.WarploomError]) -> No
     ],
 )
 def test_unknown_codes_and_foreign_answers_fall_back_to_the_status(
-    status: int, kind: type[errors.WarploomError]
+    client_of: Maker, status: int, kind: type[errors.WarploomError]
 ) -> None:
     assert type(error_of({"code": "from_the_future"}, status)) is kind
     recorder = Recorder(httpx.Response(status, text="<html>proxy</html>"))
@@ -109,34 +74,7 @@ def test_several_fields_are_all_in_the_message() -> None:
     assert error.field == "/a"
 
 
-def test_reads_are_repeated_and_writes_only_when_they_did_not_arrive() -> None:
-    busy = httpx.Response(503, json=errors.Unavailable("busy").as_problem(), headers={"Retry-After": "1"})
-    flaky = Recorder(httpx.ReadError("reset"), busy, ok(JOB))
-    with client_of(flaky) as client:
-        assert client.job("job_1").state == "queued"
-    assert len(flaky.requests) == 3
-    dead = Recorder(httpx.ConnectError("refused"))
-    with client_of(dead) as client, pytest.raises(errors.Unavailable, match="http://service"):
-        client.predict("adapted_1", [[1.0]])
-    assert len(dead.requests) == ATTEMPTS
-    for trouble in (httpx.ReadError("reset"), busy):
-        once = Recorder(trouble)
-        with client_of(once) as client, pytest.raises(errors.Unavailable):
-            client.predict("adapted_1", [[1.0]])
-        assert len(once.requests) == 1
-
-
-def test_submissions_are_repeated_under_one_key() -> None:
-    busy = httpx.Response(503, json=errors.Unavailable("busy").as_problem(), headers={"Retry-After": "1"})
-    flaky = Recorder(httpx.ReadError("reset"), busy, ok(JOB, 202), ok(JOB, 202))
-    with client_of(flaky) as client:
-        client.submit({})
-        client.submit({}, idempotency_key="mine")
-    keys = [request.headers["idempotency-key"] for request in flaky.requests]
-    assert keys[0] == keys[1] == keys[2] != keys[3] == "mine"
-
-
-def test_submit_sends_the_spec_and_the_key() -> None:
+def test_submit_sends_the_spec_and_the_key(client_of: Maker) -> None:
     recorder = Recorder(ok(JOB, 202))
     spec = JobSpec.parse({"algorithm": "none", "task": "sinusoid", "model": "mlp"})
     with client_of(recorder) as client:
@@ -146,7 +84,7 @@ def test_submit_sends_the_spec_and_the_key() -> None:
     assert JobSpec.parse(json.loads(request.content)) == spec
 
 
-def test_adapt_sends_npz_and_options() -> None:
+def test_adapt_sends_npz_and_options(client_of: Maker) -> None:
     recorder = Recorder(ok(ADAPTED))
     with client_of(recorder) as client:
         adapted = client.adapt("m", [[1.0], [2.0]], [0, 1], np.ones((1, 1)), steps=0, lr=0.5)
@@ -159,13 +97,13 @@ def test_adapt_sends_npz_and_options() -> None:
 
 
 @pytest.mark.parametrize("bad", [[[1.0], [1.0, 2.0]], ["a"], [object()], [None]])
-def test_adapt_refuses_what_is_no_array(bad: Any) -> None:
+def test_adapt_refuses_what_is_no_array(client_of: Maker, bad: Any) -> None:
     with client_of(Recorder(ok(ADAPTED))) as client, pytest.raises(errors.InvalidInput) as caught:
         client.adapt("m", bad, [0])
     assert caught.value.field == "/support/x"
 
 
-def test_names_cannot_reach_other_routes() -> None:
+def test_names_cannot_reach_other_routes(client_of: Maker) -> None:
     recorder = Recorder(ok(JOB))
     with client_of(recorder) as client:
         client.job("../models?x=1#y")
@@ -175,7 +113,7 @@ def test_names_cannot_reach_other_routes() -> None:
     assert recorder.requests[0].url.raw_path == b"/v1/jobs/..%2Fmodels%3Fx%3D1%23y"
 
 
-def test_wait() -> None:
+def test_wait(client_of: Maker) -> None:
     running, done = JOB | {"state": "running"}, JOB | {"state": "a_state_from_the_future"}
     recorder = Recorder(ok(running), ok(done), ok(JOB | {"state": "failed"}))
     with client_of(recorder) as client:
@@ -184,13 +122,13 @@ def test_wait() -> None:
         client.wait("job_1", timeout_s=0)
 
 
-def test_download_checks_the_checksum() -> None:
+def test_download_checks_the_checksum(client_of: Maker) -> None:
     answer = httpx.Response(200, content=b"weights", headers={"X-Content-SHA256": "0" * 64})
     with client_of(Recorder(answer)) as client, pytest.raises(errors.WireError):
         client.download("m")
 
 
-def test_adapted_weights_are_checked_too_and_can_be_forgotten() -> None:
+def test_adapted_weights_are_checked_too_and_can_be_forgotten(client_of: Maker) -> None:
     good = httpx.Response(200, content=b"abc", headers={"X-Content-SHA256": hashlib.sha256(b"abc").hexdigest()})
     torn = httpx.Response(200, content=b"ab", headers=good.headers)
     recorder = Recorder(good, torn, httpx.Response(204))
@@ -202,52 +140,9 @@ def test_adapted_weights_are_checked_too_and_can_be_forgotten() -> None:
     assert (recorder.requests[2].method, recorder.requests[2].url.path) == ("DELETE", "/v1/adaptations/ad_1")
 
 
-def test_an_answer_from_something_else() -> None:
+def test_an_answer_from_something_else(client_of: Maker) -> None:
     with client_of(Recorder(httpx.Response(200, text="hello"))) as client, pytest.raises(errors.WireError):
-        client.jobs()
-
-
-def frame(number: int, kind: str = "round", **data: Any) -> str:
-    event = {"id": f"{number}-0", "at": 1.0, "kind": kind, "data": data}
-    return f"id: {number}-0\nevent: {kind}\ndata: {json.dumps(event)}\n\n"
-
-
-def test_events_resume_where_the_connection_broke() -> None:
-    class Broken(httpx.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
-            yield (": hello\n\n" + frame(1) + frame(2)).encode()
-            raise httpx.ReadError("reset")
-
-    rest = frame(3) + frame(4, "state", state="succeeded")
-    recorder = Recorder(
-        httpx.Response(200, stream=Broken()), httpx.ConnectError("refused"), httpx.Response(200, text=rest)
-    )
-    with client_of(recorder) as client:
-        assert [event.id for event in client.events("job_1")] == ["1-0", "2-0", "3-0", "4-0"]
-    assert "last-event-id" not in recorder.requests[0].headers
-    assert recorder.requests[2].headers["last-event-id"] == "2-0"
-
-
-def test_events_of_a_job_whose_end_is_known_already() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        stream = request.url.path.endswith("/events")
-        return httpx.Response(200, text=": nothing\n\n") if stream else ok(JOB | {"state": "succeeded"})
-
-    with client_of(Recorder(answer)) as client:
-        assert list(client.events("job_1", after="9-0")) == []
-
-
-def test_events_give_up_and_pass_errors_on() -> None:
-    with client_of(Recorder(httpx.ConnectError("refused"))) as client, pytest.raises(errors.Unavailable):
-        list(client.events("job_1"))
-    problem = errors.NotFound("no such job").as_problem()
-    with client_of(Recorder(httpx.Response(404, json=problem))) as client, pytest.raises(errors.NotFound):
-        list(client.events("job_1"))
-
-
-def test_unreadable_events_are_passed_over() -> None:
-    lines = ["data: {broken", "", *frame(1).splitlines(), "", "data: {}", "", *frame(2).splitlines(), ""]
-    assert [event.id for event in parse(lines)] == ["1-0", "2-0"]
+        list(client.jobs())
 
 
 def test_where_the_service_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

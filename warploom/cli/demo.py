@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,11 +14,12 @@ from warploom.cli.embedded import Stack, running
 from warploom.cli.live import RunView
 from warploom.cli.output import Markup, console, percent, table
 from warploom.errors import InvalidInput, TrainingFailed
-from warploom.records import SUCCEEDED
+from warploom.records import SUCCEEDED, Job
 
 if TYPE_CHECKING:
     from warploom.client import Client
-    from warploom.records import Job
+
+JobT = TypeVar("JobT", bound=Job)
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +77,7 @@ def _measure(client: Client) -> list[plan.Row]:
     return rows
 
 
-def _succeeded(job: Job) -> Job:
+def _succeeded(job: JobT) -> JobT:
     if job.state == SUCCEEDED:
         return job
     reason = job.error.message if job.error else "no reason was given"

@@ -1,15 +1,18 @@
-"""A job's events as they happen, over server-sent events, resumed where the connection broke."""
+"""Server-sent events: a job's history as it happens, resumed where the connection broke."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 import httpx
 
-from warploom.client.transport import Transport, backoff
-from warploom.errors import Unavailable
+from warploom.client import retries
+from warploom.client.calls import Call
+from warploom.client.core import Core
+from warploom.errors import WarploomError
 from warploom.records import FINAL_STATES, Event
 
 ATTEMPTS = 8
@@ -22,32 +25,41 @@ def is_last(event: Event) -> bool:
     return event.kind == "state" and event.data.get("state") in FINAL_STATES
 
 
-def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """The events in the lines of a `text/event-stream`; comments and unreadable events are passed over.
+class Decoder:
+    """Reads a `text/event-stream` line by line; comments and what is no event are passed over.
 
     Example:
+        >>> decoder = Decoder()
         >>> stream = ["id: 1-0", "event: state", 'data: {"id": "1-0", "at": 2, "kind": "state"}', ""]
-        >>> next(parse(stream)).kind
+        >>> [decoder.feed(line) for line in stream][-1].kind
         'state'
     """
-    data: list[str] = []
-    for line in lines:
+
+    def __init__(self) -> None:
+        self._data: list[str] = []
+
+    def feed(self, line: str) -> Event | None:
+        """The event that this line completes, if any."""
         if line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
-        elif not line and data:
-            with contextlib.suppress(ValueError):
-                yield Event.model_validate(json.loads("\n".join(data)))
-            data = []
+            self._data.append(line[5:].removeprefix(" "))
+        if line or not self._data:
+            return None
+        text, self._data = "\n".join(self._data), []
+        with contextlib.suppress(ValueError):
+            return Event.model_validate(json.loads(text))
+        return None
 
 
-def follow(transport: Transport, job: str, after: str | None, ended: Callable[[], bool]) -> Iterator[Event]:
-    """The events of `job` after the event `after`, until the last one.
+async def follow(
+    core: Core, path: str, after: str | None, ended: Callable[[], Awaitable[bool]]
+) -> AsyncGenerator[Event, None]:
+    """The events at `path` after the event `after`, until the last one.
 
     Args:
-        transport: the service.
-        job: its id.
+        core: the service.
+        path: where they are.
         after: id of the last event that is known already.
-        ended: asks whether the job is in a final state; used when a stream ends without a last event.
+        ended: asks whether there can be no more; used when a stream ends without a last event.
 
     Raises:
         Unavailable: the connection could not be made again.
@@ -56,22 +68,29 @@ def follow(transport: Transport, job: str, after: str | None, ended: Callable[[]
     failures = 0
     while True:
         try:
-            for event in _once(transport, job, after):
-                failures, after = 0, event.id
-                yield event
-                if is_last(event):
-                    return
-            if ended():
+            async with core.lines(_stream(path, after), SILENCE_S) as lines:
+                decoder = Decoder()
+                async for line in lines:
+                    if (event := decoder.feed(line)) is None:
+                        continue
+                    failures, after = 0, event.id
+                    yield event
+                    if is_last(event):
+                        return
+            if await ended():
                 return
-        except (httpx.TransportError, Unavailable) as error:
-            if failures >= ATTEMPTS:
-                raise transport.unreachable(error) from error
-        transport.pause(backoff(failures))
+        except (httpx.TransportError, WarploomError) as error:
+            if failures >= ATTEMPTS or not _passing(error):
+                raise (core.unreachable(error) if isinstance(error, httpx.TransportError) else error) from error
+        await core.sleep(retries.backoff(failures))
         failures += 1
 
 
-def _once(transport: Transport, job: str, after: str | None) -> Iterator[Event]:
+def _passing(error: Exception) -> bool:
+    status = error.status if isinstance(error, WarploomError) else 503
+    return status in retries.NOT_DONE or status >= 500
+
+
+def _stream(path: str, after: str | None) -> Call[Any]:
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-    timeout = httpx.Timeout(SILENCE_S, connect=10.0)
-    for answer in transport.stream(f"/v1/jobs/{job}/events", headers=headers, timeout=timeout):
-        yield from parse(answer.iter_lines())
+    return Call(method="GET", path=path, read=lambda _: None, options={"headers": headers}, safe=True)

@@ -1,0 +1,161 @@
+"""Requests as values: what to ask for, how to read the answer, whether a repeat does harm. Nothing here talks."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel
+
+from warploom.errors import InvalidInput, WireError
+
+T_co = TypeVar("T_co", covariant=True)
+RecordT = TypeVar("RecordT", bound=BaseModel)
+IDEMPOTENCY_KEY = "Idempotency-Key"
+NPZ = {"Content-Type": "application/x-npz"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T_co]):
+    """One request.
+
+    Args:
+        method, path: what to ask for; the path is complete and quoted.
+        read: makes the result of a successful answer.
+        options: what `httpx.Client.build_request` takes besides (`params`, `json`, `content`, `headers`, `files`).
+        safe: a repeat does no harm.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T_co]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    safe: bool = False
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it carries an idempotency key."""
+        return IDEMPOTENCY_KEY in self.options.get("headers", {})
+
+
+def get(path: str, kind: type[RecordT], **params: Any) -> Call[RecordT]:
+    """Read a record."""
+    return Call(method="GET", path=path, read=record(kind), options={"params": given(**params)}, safe=True)
+
+
+def post(path: str, kind: type[RecordT], *, safe: bool = False, **options: Any) -> Call[RecordT]:
+    """Ask for a change, or for work."""
+    return Call(method="POST", path=path, read=record(kind), options=options, safe=safe)
+
+
+def create(path: str, kind: type[RecordT], body: Any, key: str | None, **params: Any) -> Call[RecordT]:
+    """Make something once: under an idempotency key, so that a repeat answers with what is there."""
+    headers = {IDEMPOTENCY_KEY: key or uuid.uuid4().hex}
+    options = {"json": document(body), "headers": headers, "params": given(**params)}
+    return Call(method="POST", path=path, read=record(kind), options=options, safe=True)
+
+
+def delete(path: str) -> Call[None]:
+    """Remove something; a repeat changes nothing."""
+    return Call(method="DELETE", path=path, read=lambda _: None, safe=True)
+
+
+def plain(path: str, **params: Any) -> Call[dict[str, Any]]:
+    """Read a JSON object as it is."""
+    return Call(method="GET", path=path, read=_object, options={"params": given(**params)}, safe=True)
+
+
+def content(path: str, what: str, **params: Any) -> Call[bytes]:
+    """Download bytes, checked against the checksum that the service states."""
+
+    def read(answer: httpx.Response) -> bytes:
+        expected = answer.headers.get("X-Content-SHA256")
+        if expected and hashlib.sha256(answer.content).hexdigest() != expected:
+            raise WireError(f"{what} does not have the checksum that the service states")
+        return answer.content
+
+    return Call(method="GET", path=path, read=read, options={"params": given(**params)}, safe=True)
+
+
+def record(kind: type[RecordT]) -> Callable[[httpx.Response], RecordT]:
+    """A reader of answers of this kind."""
+
+    def read(answer: httpx.Response) -> RecordT:
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValueError:
+            raise _foreign(answer) from None
+
+    return read
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        raise _foreign(answer) from None
+    if not isinstance(found, dict):
+        raise _foreign(answer)
+    return found
+
+
+def _foreign(answer: httpx.Response) -> WireError:
+    return WireError(f"the answer from {answer.url} is not what a Warploom service says")
+
+
+def document(body: Any) -> Any:
+    """A spec, or a mapping, as JSON."""
+    return body.model_dump(mode="json") if isinstance(body, BaseModel) else dict(body)
+
+
+def given(**params: Any) -> dict[str, Any]:
+    """The parameters that are not None."""
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def part(name: str) -> str:
+    """A name as one part of a path.
+
+    Raises:
+        InvalidInput: it is empty, or `.` or `..`, which URL rules resolve away and so reach another route.
+    """
+    if name in {"", ".", ".."}:
+        raise InvalidInput(f"not a name: {name!r}", field="/name", rule="at least one letter", value=name)
+    return quote(name, safe="")
+
+
+def npz(arrays: Mapping[str, ArrayLike | None]) -> bytes:
+    """Arrays as an npz file; None is left out.
+
+    Raises:
+        InvalidInput: something is no array of numbers.
+    """
+    file = io.BytesIO()
+    known = {name: _numbers(name, value) for name, value in arrays.items() if value is not None}
+    np.savez(file, **known)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _numbers(name: str, value: ArrayLike) -> NDArray[Any]:
+    # Refused here because numpy would store anything else as a pickle.
+    try:
+        array = np.asarray(value)
+        found = f"dtype {array.dtype}"
+    except ValueError as error:
+        array, found = np.empty(0, object), str(error)
+    if array.dtype.kind in "biuf":
+        return array
+    raise InvalidInput(
+        f"{name} must hold numbers, in rows of equal length; got {found}",
+        field=f"/{name.replace('_', '/')}",
+        rule="an array of numbers",
+        value=str(array.dtype),
+    )

@@ -1,0 +1,84 @@
+"""What can be asked about models and adaptations."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from warploom.client.calls import NPZ, Call, content, delete, get, given, npz, part, post
+from warploom.client.core import Core
+from warploom.records import Adaptation, Model, Page, Prediction
+
+
+async def listing(core: Core) -> list[Model]:
+    """The latest version of every model."""
+    return (await core.do(get("/v1/models", Page[Model]))).data
+
+
+def one(name: str, version: int | None = None) -> Call[Model]:
+    """One model; the latest version unless given."""
+    return get(f"/v1/models/{part(name)}", Model, version=version)
+
+
+def download(name: str, version: int | None = None) -> Call[bytes]:
+    """The model's weights as safetensors bytes, checked against the service's checksum."""
+    return content(f"/v1/models/{part(name)}/weights", f"the file of model {name!r}", version=version)
+
+
+def adapt(
+    model: str,
+    support_x: ArrayLike,
+    support_y: ArrayLike,
+    query_x: ArrayLike | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    version: int | None = None,
+) -> Call[Adaptation]:
+    """Adapt a model to one task and, with `query_x`, predict its queries.
+
+    Args:
+        model: its name.
+        support_x: the task's examples, [S, *input].
+        support_y: their labels 0 … N-1 ([S]) or targets ([S, outputs]).
+        query_x: examples to predict, [Q, *input].
+        steps: steps of adaptation; default the model's own. 0 predicts without adapting.
+        lr: step size; default the model's own.
+        seed: seed of the minibatches.
+        version: the model's version; default the latest.
+    """
+    # Computes and keeps a copy for a while, nothing else: a repeat does no harm.
+    return post(
+        f"/v1/models/{part(model)}/adapt",
+        Adaptation,
+        safe=True,
+        content=npz({"support_x": support_x, "support_y": support_y, "query_x": query_x}),
+        headers=NPZ,
+        params=given(steps=steps, lr=lr, seed=seed, version=version),
+    )
+
+
+def adaptation(id: str) -> Call[Adaptation]:
+    """An adaptation that the service still keeps."""
+    return get(f"/v1/adaptations/{part(id)}", Adaptation)
+
+
+def adapted_weights(id: str) -> Call[bytes]:
+    """Adapted parameters (`p/<name>`) and normalising statistics (`s/<name>`) as safetensors bytes, checked.
+
+    Example:
+        >>> from safetensors.torch import load                               # doctest: +SKIP
+        >>> tensors = load(client.adapted_weights(adapted.id))               # doctest: +SKIP
+        >>> params = {name[2:]: tensors[name] for name in tensors if name.startswith("p/")}  # doctest: +SKIP
+    """
+    return content(f"/v1/adaptations/{part(id)}/weights", f"the file of adaptation {id!r}")
+
+
+def forget(id: str) -> Call[None]:
+    """Drop an adaptation before it expires."""
+    return delete(f"/v1/adaptations/{part(id)}")
+
+
+def predict(adaptation_id: str, query_x: ArrayLike) -> Call[Prediction]:
+    """More queries for a model that was adapted before."""
+    path = f"/v1/adaptations/{part(adaptation_id)}/predict"
+    return post(path, Prediction, safe=True, content=npz({"query_x": query_x}), headers=NPZ)
