@@ -93,7 +93,8 @@ class JobStore:
             job_id: the job.
             generation: from the claim.
             lease_s: seconds from now.
-            phase: starting, training, evaluating, exporting; a change makes an event of kind "phase".
+            phase: starting, training, evaluating, exporting; one that comes later than the last makes an event of kind
+                "phase" and a transition, any other is passed over.
             progress: numbers to show.
 
         Raises:

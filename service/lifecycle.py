@@ -337,6 +337,8 @@ def common(fields: Fields) -> dict[str, Any]:
 
 
 def transitions(fields: Fields) -> list[Transition]:
-    """The stored changes of state."""
-    pairs = (line.split(" ") for line in fields["transitions"].split("\n"))
-    return [Transition(state=state, at=int(at) / 1000) for state, at in pairs]
+    """The stored changes of state and phase."""
+    lines = (line.split(" ") for line in fields["transitions"].split("\n"))
+    return [
+        Transition(state=state, at=int(at) / 1000, phase=phase[0] if phase else None) for state, at, *phase in lines
+    ]

@@ -32,10 +32,11 @@ class Failure(Record):
 
 
 class Transition(Record):
-    """One change of state, with its time in seconds since the epoch."""
+    """One change of state, or of phase within a state, with its time in seconds since the epoch."""
 
     state: str
     at: float
+    phase: str | None = None
 
 
 class Progress(Record):

@@ -54,6 +54,8 @@ class Evaluator:
         torch.set_num_threads(1)
         algorithm = build(context.spec)
         metrics, meta = self._watch(context, algorithm)
+        owner = self._assignment
+        context.jobs.heartbeat(owner.job_id, owner.generation, context.settings.lease_s, phase="exporting")
         model = register(
             context.models,
             self._assignment.name,

@@ -6,12 +6,19 @@ local function emit(events, now, kind, data)
   return redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'at', whole(now), 'kind', kind, 'data', data)
 end
 
+-- Add a line to the record's transitions: "state time", or "state time phase" for a phase within the state.
+local function note(record, state, now, phase)
+  local line = state .. ' ' .. whole(now)
+  if phase then line = line .. ' ' .. phase end
+  local past = redis.call('HGET', record, 'transitions')
+  if past then line = past .. '\n' .. line end
+  redis.call('HSET', record, 'transitions', line)
+end
+
 -- Enter `state`: field, transition, event, place in queue or leases. `extra`: further members of the event.
 local function enter(record, events, queue, leases, id, state, now, extra)
-  local past = redis.call('HGET', record, 'transitions')
-  local line = state .. ' ' .. whole(now)
-  if past then line = past .. '\n' .. line end
-  redis.call('HSET', record, 'state', state, 'transitions', line)
+  redis.call('HSET', record, 'state', state)
+  note(record, state, now)
   extra = extra or {}
   extra.state = state
   extra.generation = tonumber(redis.call('HGET', record, 'generation'))

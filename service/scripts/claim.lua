@@ -19,5 +19,6 @@ end
 redis.call('HSET', KEYS[1], 'generation', seen + 1, 'token', ARGV[4], 'owner', ARGV[5], 'phase', 'starting')
 redis.call('HSETNX', KEYS[1], 'started_at', whole(now))
 enter(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[2], to, now, { owner = ARGV[5] })
+if to == 'running' then note(KEYS[1], to, now, 'starting') end
 redis.call('ZADD', KEYS[4], now + tonumber(ARGV[6]), ARGV[2])
 return seen + 1

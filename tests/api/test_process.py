@@ -62,11 +62,11 @@ def process(connections: Connections, settings: Settings, tmp_path: Path) -> Ite
 
 def test_the_api_carries_neither_torch_nor_ray_and_imports_fast() -> None:
     code = (
-        "import sys, time; begin = time.monotonic(); import api.app, api.__main__; "
-        "assert 'torch' not in sys.modules and 'ray' not in sys.modules; print(time.monotonic() - begin)"
+        "import sys, time; import api.app, api.__main__; "
+        "assert 'torch' not in sys.modules and 'ray' not in sys.modules; print(time.process_time())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # About one second; the margin is for a busy machine.
+    # Seconds of the processor, about one; the margin is for one whose cores are shared.
     assert float(done.stdout) < 6
 
 

@@ -82,6 +82,9 @@ def test_one_and_three_rollouts_and_one_process_give_the_same_bytes(service: Ser
     job = service.jobs.get(one)
     assert job.progress.meta_step == job.progress.total == 6
     assert "loss" in job.progress.metrics
+    phases = [step.phase for step in job.transitions if step.phase]
+    assert (phases[0], phases[-1]) == ("starting", "exporting")
+    assert "training" in phases
     assert service.last(one, "evaluation")["meta_step"] == 6
 
 

@@ -21,7 +21,7 @@ from warploom.spec import JobSpec
 
 
 def states(jobs: JobStore, job_id: str) -> list[str]:
-    return [transition.state for transition in jobs.get(job_id).transitions]
+    return [transition.state for transition in jobs.get(job_id).transitions if transition.phase is None]
 
 
 def test_a_new_job_is_queued_with_its_complete_spec(jobs: JobStore, spec: JobSpec) -> None:
@@ -48,11 +48,32 @@ def test_the_whole_life_writes_transitions_and_events(
     assert (done.started_at, done.ended_at) == (job.created_at + 1, job.created_at + 3)
     assert done.progress == progress.model_copy(update={"heartbeat_at": job.created_at + 2})
     assert states(jobs, job.id) == ["queued", "running", "succeeded"]
+    assert [(t.state, t.phase, t.at - job.created_at) for t in done.transitions] == [
+        ("queued", None, 0),
+        ("running", None, 1),
+        ("running", "starting", 1),
+        ("running", "training", 2),
+        ("succeeded", None, 3),
+    ]
     told = [
         (event.kind, event.data.get("state", event.data.get("phase"))) for event in EventLog(connections).list(job.id)
     ]
     assert told == [("state", "queued"), ("state", "running"), ("phase", "training"), ("state", "succeeded")]
     assert jobs.load() == {"queued": 0, "held": 0}
+
+
+def test_a_phase_is_never_taken_back_but_by_a_new_run(jobs: JobStore, spec: JobSpec) -> None:
+    job = jobs.create(spec)
+    jobs.claim("me", 10)
+    for phase in ("training", "exporting", "evaluating", "starting", "nonsense", "exporting"):
+        jobs.heartbeat(job.id, 1, 10, phase=phase)
+    assert jobs.get(job.id).phase == "exporting"
+    jobs.release(job.id, 1)
+    assert jobs.get(job.id).phase is None
+    jobs.claim("me", 10)
+    jobs.heartbeat(job.id, 2, 10, phase="training")
+    phases = [step.phase for step in jobs.get(job.id).transitions if step.phase]
+    assert phases == ["starting", "training", "exporting", "starting", "training"]
 
 
 def test_the_oldest_job_is_claimed_first_and_only_once(jobs: JobStore, clock: FakeClock, spec: JobSpec) -> None:
