@@ -97,7 +97,7 @@ def _request(
 
 def _adaptation(model: Model, blob: bytes) -> Adaptation:
     arrays, header = decode("adaptation", blob)
-    adapted = Adaptation.model_validate(header)
+    adapted = Adaptation.model_validate({**header, "model": model.name})
     if not all(map(math.isfinite, adapted.losses)):
         raise _diverged("the support loss", adapted.lr)
     if "outputs" not in arrays:

@@ -9,12 +9,14 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from api import errors, pages
+from api.deps import Access
 from api.metrics import Metrics
 from api.middleware import BearerAuth, BodyLimit, RequestContext
-from api.routes import adaptations, catalog, events, health, jobs, models, sweeps
+from api.routes import account, adaptations, catalog, events, health, jobs, keys, models, sweeps
 from api.state import Services
 from service.connection import Connections
 from service.settings import Settings
+from service.tenancy import ADAPT, ADMIN, JOBS_READ, JOBS_WRITE
 from warploom import __version__
 
 DESCRIPTION = """
@@ -23,6 +25,19 @@ Submit meta-training jobs, follow them live, and adapt the models they make to n
 Every request under `/v1` needs `Authorization: Bearer <key>`. Every refusal is an RFC 9457 problem document whose
 `errors` name the field (a JSON pointer), the rule and the value.
 """
+
+_JOBS = Access(read=(JOBS_READ,), write=(JOBS_WRITE,))
+# All of /v1. A router that is not here is not served, so no route is without an answer to who may use it.
+ROUTERS = (
+    (jobs.router, _JOBS),
+    (events.router, _JOBS),
+    (sweeps.router, _JOBS),
+    (models.router, Access(read=(JOBS_READ, ADAPT), write=(JOBS_WRITE,))),
+    (adaptations.router, Access(read=(ADAPT,), write=(ADAPT,))),
+    (catalog.router, Access()),
+    (keys.router, Access(read=(ADMIN,), write=(ADMIN,))),
+    (account.router, Access()),
+)
 
 
 def create_app(settings: Settings, connections: Connections) -> FastAPI:
@@ -45,14 +60,15 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     app.state.metrics = Metrics(services)
     errors.install(app)
     # For the documentation only: `BearerAuth` decides, before a body is read.
-    bearer = [Depends(HTTPBearer(auto_error=False, description="the API key"))]
-    for module in (jobs, events, models, adaptations, sweeps, catalog):
-        app.include_router(module.router, prefix="/v1", dependencies=bearer, responses=errors.RESPONSES)
+    bearer = Depends(HTTPBearer(auto_error=False, description="the API key"))
+    for router, access in ROUTERS:
+        needed = [bearer, Depends(access.check)]
+        app.include_router(router, prefix="/v1", dependencies=needed, responses=errors.RESPONSES)
     app.include_router(health.router)
     pages.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(BearerAuth, check=services.keys.check)
+    app.add_middleware(BearerAuth, identify=services.keys.identify)
     app.add_middleware(RequestContext, metrics=app.state.metrics)
     return app
 

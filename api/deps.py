@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 from fastapi import Depends, Header, Path, Query, Request
 
 from api.errors import UnsupportedMediaType
+from api.middleware import CALLER
 from api.state import Services
+from service.tenancy import Caller
+from warploom.errors import Forbidden
 from warploom.spec import NAME_PATTERN
 
 JSON = "application/json"
 
 
+class Access(NamedTuple):
+    """What a key needs for the routes of one router: any one of these scopes; none: any key will do."""
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+    def needed(self, method: str) -> tuple[str, ...]:
+        """The scopes of which a request with this method needs one."""
+        return self.read if method in ("GET", "HEAD") else self.write
+
+    def check(self, request: Request) -> None:
+        """Refuse a key without the scope."""
+        caller: Caller = request.scope[CALLER]
+        needed = self.needed(request.method)
+        if needed and caller.scopes.isdisjoint(needed):
+            rule = f"a key with scope {' or '.join(needed)}"
+            held = " ".join(sorted(caller.scopes))
+            raise Forbidden(f"this needs {rule}", field="/headers/authorization", rule=rule, value=held)
+
+
 def services(request: Request) -> Services:
-    """The parts of the service."""
-    return cast("Services", request.app.state.services)
+    """The parts of the service, as the caller sees them: another tenant's objects are not there."""
+    everything = cast("Services", request.app.state.services)
+    caller: Caller | None = request.scope.get(CALLER)
+    return everything if caller is None else everything.of(caller)
+
+
+def caller_of(request: Request) -> Caller:
+    """Whose key the request carries."""
+    return cast("Caller", request.scope[CALLER])
 
 
 def content_type(request: Request) -> str:
@@ -39,6 +69,7 @@ def unsupported(found: str, *accepted: str) -> UnsupportedMediaType:
 
 
 ServicesDep = Annotated[Services, Depends(services)]
+CallerDep = Annotated[Caller, Depends(caller_of)]
 JsonOnly = Depends(only_json)
 Limit = Annotated[int, Query(ge=1, le=1000, description="most entries in the answer")]
 After = Annotated[str | None, Query(max_length=100, description="id of the last entry that is known")]

@@ -14,10 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
 from api.metrics import Metrics
+from service.auth import HEADER
+from service.tenancy import Caller
 from warploom.errors import TooLarge, Unauthenticated, WarploomError
 
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 PRIVATE = "/v1"
+CALLER = "warploom.caller"  # in the scope of a request that was let in
 
 
 class RequestContext:
@@ -95,11 +98,11 @@ class BodyLimit:
 
 
 class BearerAuth:
-    """Lets a request to the private part in only with the API key."""
+    """Lets a request to the private part in only with an API key, and notes whose it is."""
 
-    def __init__(self, app: ASGIApp, check: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, identify: Callable[[str], Caller]) -> None:
         self.app = app
-        self.check = check
+        self.identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -108,15 +111,15 @@ class BearerAuth:
             await self.app(scope, receive, send)
             return
         try:
-            await self._admit(Headers(scope=scope).get("authorization", ""))
+            scope[CALLER] = await self._admit(Headers(scope=scope).get("authorization", ""))
         except WarploomError as error:
             await errors.response(scope, error)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    async def _admit(self, header: str) -> None:
+    async def _admit(self, header: str) -> Caller:
         scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise Unauthenticated("an API key is needed: send it as 'Authorization: Bearer <key>'")
-        if not await run_in_threadpool(self.check, key.strip()):
-            raise Unauthenticated("this API key is not known")
+            message = "an API key is needed: send it as 'Authorization: Bearer <key>'"
+            raise Unauthenticated(message, field=HEADER, rule="Bearer <key>")
+        return await run_in_threadpool(self.identify, key.strip())

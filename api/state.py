@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from api.live import Live
 from service.adaptations import AdaptationQueue
@@ -14,6 +14,7 @@ from service.jobs import JobStore
 from service.models import ModelStore
 from service.settings import Settings
 from service.sweeps import SweepStore
+from service.tenancy import Caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,4 +46,17 @@ class Services:
             keys=KeyRing(connections),
             fleet=Fleet(connections),
             live=Live(settings.state_url, settings.replay_url),
+        )
+
+    def of(self, caller: Caller) -> Services:
+        """The services as one caller sees them: its tenant's objects and no others."""
+        connections = self.connections
+        return replace(
+            self,
+            jobs=JobStore(connections, caller=caller),
+            events=EventLog(connections, caller=caller),
+            models=ModelStore(connections, caller=caller),
+            sweeps=SweepStore(connections, caller=caller),
+            queue=AdaptationQueue(connections, ttl_s=self.settings.adaptation_ttl_s, caller=caller),
+            keys=KeyRing(connections, caller=caller),
         )

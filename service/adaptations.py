@@ -14,6 +14,7 @@ from service import keys
 from service.connection import Connections
 from service.ids import new_id
 from service.scripts import Script
+from service.tenancy import Caller, full_name, split_name
 from warploom import errors
 from warploom.errors import NotFound, TimedOut, Unavailable, WarploomError
 
@@ -65,11 +66,14 @@ class AdaptationQueue:
     Args:
         connections: both Redis roles.
         ttl_s: seconds that adapted parameters are kept (`Settings.adaptation_ttl_s`).
+        caller: who asks. Adapters have none: they see full names of models (see `service.tenancy.full_name`), so
+            that whatever they remember by model is apart for each tenant.
     """
 
-    def __init__(self, connections: Connections, *, ttl_s: float = 3600) -> None:
+    def __init__(self, connections: Connections, *, ttl_s: float = 3600, caller: Caller | None = None) -> None:
         self._replay = connections.replay
         self._ttl_s = ttl_s
+        self._caller = caller
 
     @staticmethod
     def new_id() -> str:
@@ -83,6 +87,8 @@ class AdaptationQueue:
             Unavailable: the server is down or has no room.
         """
         told = {name: value for name, value in asdict(request).items() if name not in ("payload", "entry")}
+        if self._caller is not None:
+            told["model"] = full_name(self._caller.tenant, request.model)
         lifetime_ms = max(1, round((request.deadline - time.time() + keys.REPLY_TTL_S) * 1000))
         where = [keys.REQUESTS, keys.payload(request.id), reply_key(request.id)]
         what = (json.dumps(told), request.payload, lifetime_ms, MOST_WAITING)
@@ -155,7 +161,8 @@ class AdaptationQueue:
         Raises:
             NotFound: unknown or expired.
         """
-        info, blob = self._replay.execute_command("HMGET", keys.adapted(adaptation_id), "info", "blob")
+        raw, blob = self._replay.execute_command("HMGET", keys.adapted(adaptation_id), "info", "blob")
+        info = None if raw is None else self._visible(json.loads(raw))
         if info is None:
             raise NotFound(
                 f"no adaptation {adaptation_id!r}: unknown, or expired (adapted models are kept for "
@@ -164,10 +171,21 @@ class AdaptationQueue:
                 rule="an adaptation that has not expired",
                 value=adaptation_id,
             )
-        return json.loads(info), blob
+        return info, blob
+
+    def _visible(self, info: dict[str, Any]) -> dict[str, Any] | None:
+        """The record as the caller may see it; None when it is another tenant's."""
+        if self._caller is None:
+            return info
+        tenant, name = split_name(info["model"])
+        return info | {"model": name} if tenant == self._caller.tenant else None
 
     def forget(self, adaptation_id: str) -> None:
         """Drop kept parameters now; nothing happens when there are none."""
+        if self._caller is not None:
+            raw = self._replay.execute_command("HGET", keys.adapted(adaptation_id), "info")
+            if raw is None or self._visible(json.loads(raw)) is None:
+                return
         self._replay.execute_command("UNLINK", keys.adapted(adaptation_id))
 
     def pending(self) -> int:

@@ -11,6 +11,7 @@ from service import keys
 from service.connection import Connections
 from service.lifecycle import Clock, clock_arg, fenced, missing
 from service.scripts import Script
+from service.tenancy import DEFAULT_TENANT, Caller
 from warploom.errors import InvalidInput
 from warploom.records import Event
 
@@ -27,11 +28,13 @@ class EventLog:
     Args:
         connections: both Redis roles.
         clock: seconds since the epoch, for tests; default: the state server's own clock.
+        caller: whose histories may be read; None for all.
     """
 
-    def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
+    def __init__(self, connections: Connections, *, clock: Clock | None = None, caller: Caller | None = None) -> None:
         self._state = connections.state
         self._clock = clock
+        self._caller = caller
 
     def append(self, owner_id: str, kind: str, data: Mapping[str, Any], *, generation: int) -> Event:
         """Add one event; at least once when the connection breaks in between.
@@ -68,11 +71,18 @@ class EventLog:
         """
         if not 1 <= limit <= LIST_MOST:
             raise InvalidInput("limit is out of range", field="limit", rule=f"1 to {LIST_MOST}", value=limit)
+        if self._caller is not None:
+            self._check_owner(owner_id, self._caller)
         low = "-" if after is None else f"({check_event_id(after)}"
         entries = self._state.execute_command("XRANGE", stream_key(owner_id), low, "+", "COUNT", limit)
         if not entries and not self._state.execute_command("EXISTS", keys.record(owner_id)):
             raise missing("job or sweep", owner_id)
         return [parse_entry(entry_id, fields) for entry_id, fields in entries]
+
+    def _check_owner(self, owner_id: str, caller: Caller) -> None:
+        there, tenant = self._state.execute_command("HMGET", keys.record(owner_id), "id", "tenant")
+        if there is None or (tenant or DEFAULT_TENANT.encode()).decode() != caller.tenant:
+            raise missing("job or sweep", owner_id)
 
 
 def check_event_id(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, common, seconds, transitions
+from service.tenancy import Caller
 from warploom.records import HELD_STATES, Failure, Job, Page, Progress
 from warploom.spec import JobSpec
 
@@ -26,10 +27,11 @@ class JobStore:
     Args:
         connections: both Redis roles.
         clock: seconds since the epoch, for tests; default: the state server's own clock.
+        caller: whose they are; None for everybody's (see `service.tenancy`).
     """
 
-    def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
-        self._ledger = Ledger(connections, "job", clock=clock)
+    def __init__(self, connections: Connections, *, clock: Clock | None = None, caller: Caller | None = None) -> None:
+        self._ledger = Ledger(connections, "job", clock=clock, caller=caller)
 
     def create(self, spec: JobSpec, once: str | None = None) -> Job:
         """A new queued job, whose record holds the complete spec; or the one that was made under the same key.

@@ -7,14 +7,15 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:record:{id}          | hash   | lifecycle            | permanent | a job or sweep                            |
 | wl:events:{id}          | stream | lifecycle, events    | permanent | its history, capped near 10 000 entries   |
 | wl:trials:{id}          | hash   | sweeps               | permanent | trial id -> JSON                          |
-| wl:all:<kind>           | zset   | lifecycle            | permanent | ids, all of score 0: ordered by id = time |
+| wl:all:<kind>[:tenant]  | zset   | lifecycle            | permanent | ids, all of score 0: ordered by id = time |
 | wl:queue:<kind>         | zset   | lifecycle            | permanent | queued ids by creation time (ms)          |
 | wl:leases:<kind>        | zset   | lifecycle            | permanent | held ids by end of lease (ms)             |
-| wl:models               | zset   | models               | permanent | model names, all of score 0               |
+| wl:models[:tenant]      | zset   | models               | permanent | model names, all of score 0               |
 | wl:model:<name>         | hash   | models               | permanent | v:<n> -> JSON, once:<token> -> n, latest  |
 | wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
 | wl:once:<kind>:<sha256> | string | lifecycle            | 24 hours  | fingerprint of a request, id that it made |
-| wl:auth                 | string | auth                 | permanent | SHA-256 of the API key, in hex            |
+| wl:key:<id>             | hash   | auth                 | permanent | an API key's record, with its SHA-256     |
+| wl:keys                 | zset   | auth                 | permanent | ids of keys, all of score 0               |
 
 Replay server (keys of one job share a hash tag)
 
@@ -34,13 +35,15 @@ Replay server (keys of one job share a hash tag)
 | wl:adapted:<id>         | hash   | adaptations          | setting   | kept parameters: info, blob               |
 | wl:fleet                | zset   | fleet                | 1 day *   | live parts by end of life (ms)            |
 
-* renewed by every write.
+* renewed by every write. [:tenant]: absent for the default tenant; a model's <name> is `tenant/name` for any other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+
+from service.tenancy import DEFAULT_TENANT
 
 REPLAY_TTL_S = 7 * 86400
 REPLY_TTL_S = 600
@@ -50,15 +53,16 @@ ONCE_TTL_S = 86400
 # Keys without a lifetime; the test suite fails on any other key that has none.
 PERMANENT = (
     re.compile(r"wl:(record|events|trials):\{(job|sweep)_[0-9a-z]{20}\}"),
-    re.compile(r"wl:(all|queue|leases):(job|sweep)"),
-    re.compile(r"wl:models"),
-    re.compile(r"wl:model:[A-Za-z0-9._-]+(:\d+)?"),
-    re.compile(r"wl:auth"),
+    re.compile(r"wl:(queue|leases):(job|sweep)"),
+    re.compile(r"wl:all:(job|sweep)(:[a-z0-9-]+)?"),
+    re.compile(r"wl:models(:[a-z0-9-]+)?"),
+    re.compile(r"wl:model:([a-z0-9-]+/)?[A-Za-z0-9._-]+(:\d+)?"),
+    re.compile(r"wl:key:key_[0-9a-z]{20}"),
+    re.compile(r"wl:keys"),
     re.compile(r"wl:adapt:requests"),
 )
 
-MODELS = "wl:models"
-AUTH = "wl:auth"
+KEYS = "wl:keys"
 FLEET = "wl:fleet"
 REQUESTS = "wl:adapt:requests"
 
@@ -78,9 +82,9 @@ def trials(sweep_id: str) -> str:
     return f"wl:trials:{{{sweep_id}}}"
 
 
-def everything(kind: str) -> str:
-    """All ids of a kind (job or sweep)."""
-    return f"wl:all:{kind}"
+def everything(kind: str, tenant: str) -> str:
+    """All ids of a kind (job or sweep) of one tenant."""
+    return f"wl:all:{kind}" if tenant == DEFAULT_TENANT else f"wl:all:{kind}:{tenant}"
 
 
 def queue(kind: str) -> str:
@@ -93,19 +97,29 @@ def leases(kind: str) -> str:
     return f"wl:leases:{kind}"
 
 
-def model(name: str) -> str:
-    """All versions of a model."""
-    return f"wl:model:{name}"
+def models(tenant: str) -> str:
+    """The names of a tenant's models."""
+    return "wl:models" if tenant == DEFAULT_TENANT else f"wl:models:{tenant}"
 
 
-def model_blob(name: str, version: int) -> str:
+def model(full_name: str) -> str:
+    """All versions of a model (see `service.tenancy.full_name`)."""
+    return f"wl:model:{full_name}"
+
+
+def model_blob(full_name: str, version: int) -> str:
     """The bytes of one version."""
-    return f"wl:model:{name}:{version}"
+    return f"wl:model:{full_name}:{version}"
 
 
-def once(kind: str, key: str) -> str:
-    """What was made under a caller's own key; hashed, so that any text is a key of one length."""
-    return f"wl:once:{kind}:{hashlib.sha256(key.encode()).hexdigest()}"
+def once(kind: str, api_key: str, key: str) -> str:
+    """What was made under a caller's own key, within its API key; hashed, so that any text is a key of one length."""
+    return f"wl:once:{kind}:{hashlib.sha256(f'{api_key} {key}'.encode()).hexdigest()}"
+
+
+def api_key(key_id: str) -> str:
+    """The record of an API key."""
+    return f"wl:key:{key_id}"
 
 
 def fence(job_id: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn
 from service import ids, keys
 from service.connection import Connections
 from service.scripts import Script
+from service.tenancy import DEFAULT_TENANT, Caller
 from warploom.errors import Conflict, Fenced, InvalidInput, NotFound
 from warploom.records import (
     CANCELLED,
@@ -73,13 +74,18 @@ class Ledger:
         connections: both Redis roles.
         kind: job or sweep; also the prefix of ids.
         clock: seconds since the epoch, for tests; default: the state server's own clock.
+        caller: whose records these are; None for all of them.
     """
 
-    def __init__(self, connections: Connections, kind: Kind, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, connections: Connections, kind: Kind, *, clock: Clock | None = None, caller: Caller | None = None
+    ) -> None:
         self._state = connections.state
         self._replay = connections.replay
         self._kind = kind
         self._clock = clock
+        self._caller = caller
+        self._tenant = caller.tenant if caller else DEFAULT_TENANT  # of what is made and listed
 
     def create(self, name: str | None, spec: Mapping[str, Any], once: str | None = None) -> Fields:
         """A new queued record; `name` defaults to its id.
@@ -94,11 +100,13 @@ class Ledger:
             InvalidInput: the key was used for another request.
         """
         owner_id = ids.new_id(self._kind)
-        where = [keys.record(owner_id), keys.events(owner_id), keys.everything(self._kind), *self._places()]
+        everything, api_key = keys.everything(self._kind, self._tenant), self._caller.key if self._caller else ""
+        where = [keys.record(owner_id), keys.events(owner_id), everything, *self._places()]
         what: list[str | int] = [clock_arg(self._clock), owner_id, name or owner_id, json.dumps(spec)]
+        what += [self._tenant, api_key]
         if once is not None:
             asked = json.dumps([name, spec], sort_keys=True)
-            where.append(keys.once(self._kind, once))
+            where.append(keys.once(self._kind, api_key, once))
             what += [hashlib.sha256(asked.encode()).hexdigest(), keys.ONCE_TTL_S]
         made = _create(self._state, where, what).decode()
         if not made:
@@ -119,7 +127,9 @@ class Ledger:
         if not ids.is_id(self._kind, owner_id):
             self._missing(owner_id)
         fields = as_fields(self._state.execute_command("HGETALL", keys.record(owner_id)))
-        return fields or self._missing(owner_id)
+        if not fields or (self._caller and tenant_of(fields) != self._tenant):
+            self._missing(owner_id)
+        return fields
 
     def page(self, limit: int, after: str | None, state: str | None) -> tuple[list[Fields], bool]:
         """Up to `limit` records after `after`, newest first, and whether there are more.
@@ -132,7 +142,7 @@ class Ledger:
         top = f"({after}" if after else "+"
         while len(found) <= limit:
             batch = self._state.execute_command(
-                "ZREVRANGEBYLEX", keys.everything(self._kind), top, "-", "LIMIT", 0, limit + 1
+                "ZREVRANGEBYLEX", keys.everything(self._kind, self._tenant), top, "-", "LIMIT", 0, limit + 1
             )
             found += [fields for fields in self._read_many(batch) if state in (None, fields["state"])]
             if len(batch) <= limit:
@@ -238,8 +248,8 @@ class Ledger:
             Conflict: the state does not allow it.
             NotFound: no such record.
         """
-        if not ids.is_id(self._kind, owner_id):
-            self._missing(owner_id)
+        if self._caller or not ids.is_id(self._kind, owner_id):
+            self.read(owner_id)  # a record never changes its tenant
         where = [keys.record(owner_id), keys.events(owner_id), *self._places()]
         what: list[str | int] = [clock_arg(self._clock), owner_id, "" if generation is None else generation]
         what += [moves_arg(action), int(action == "release"), int(lost), json.dumps(told) if told else ""]
@@ -290,6 +300,11 @@ def missing(kind: str, owner_id: str) -> NotFound:
     return NotFound(f"no {kind} {owner_id!r}", field="id", rule=f"an existing {kind}", value=owner_id)
 
 
+def tenant_of(fields: Fields) -> str:
+    """The tenant that a record belongs to."""
+    return fields.get("tenant", DEFAULT_TENANT)
+
+
 def fenced(owner_id: str, generation: int | None, current: str) -> Fenced:
     """The error for a worker that was replaced."""
     return Fenced(
@@ -325,6 +340,7 @@ def common(fields: Fields) -> dict[str, Any]:
     return {
         "id": fields["id"],
         "name": fields["name"],
+        "tenant": tenant_of(fields),
         "state": fields["state"],
         "spec": json.loads(fields["spec"]),
         "created_at": seconds(fields["created_at"]),

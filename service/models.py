@@ -12,6 +12,7 @@ from typing import Any
 from service import keys
 from service.connection import Connections
 from service.scripts import Script
+from service.tenancy import DEFAULT_TENANT, Caller, full_name, split_name
 from warploom.errors import InvalidInput, NotFound
 from warploom.records import Model
 from warploom.spec import NAME_PATTERN
@@ -20,10 +21,16 @@ _register = Script("register_model")
 
 
 class ModelStore:
-    """Registered models; their blobs live on the state server."""
+    """Registered models; their blobs live on the state server.
 
-    def __init__(self, connections: Connections) -> None:
+    Args:
+        connections: both Redis roles.
+        caller: whose they are. Without one, a name is a full name (see `service.tenancy.full_name`).
+    """
+
+    def __init__(self, connections: Connections, *, caller: Caller | None = None) -> None:
         self._state = connections.state
+        self._caller = caller
 
     def register(
         self,
@@ -56,7 +63,7 @@ class ModelStore:
             metrics: of the last evaluation.
             spec: the complete job spec.
             job: the job that made it.
-            sweep: the sweep that made it.
+            sweep: the sweep that made it; the model belongs to the tenant of the one or the other.
             once: idempotency token (a job id, say): a second call with it gives the first call's version.
 
         Raises:
@@ -80,9 +87,29 @@ class ModelStore:
             "metrics": metrics,
             "spec": spec,
         }
-        where = [keys.MODELS, keys.model(name)]
-        version = int(_register(self._state, where, [name, once, json.dumps(facts), blob, f"{keys.model(name)}:"]))
-        return self.get(name, version)
+        tenant = self._tenant(job or sweep)
+        full = full_name(tenant, name)
+        where = [keys.models(tenant), keys.model(full)]
+        version = int(_register(self._state, where, [name, once, json.dumps(facts), blob, f"{keys.model(full)}:"]))
+        return self._read(full, version)
+
+    def _tenant(self, origin: str | None) -> str:
+        if self._caller is not None:
+            return self._caller.tenant
+        stored = self._state.execute_command("HGET", keys.record(origin), "tenant") if origin else None
+        return stored.decode() if stored else DEFAULT_TENANT
+
+    def full_name(self, name: str) -> str:
+        """The name that is unique among all tenants.
+
+        Raises:
+            NotFound: the caller names another tenant's model.
+        """
+        if self._caller is None:
+            return name
+        if "/" in name:
+            raise _missing(name, None)
+        return full_name(self._caller.tenant, name)
 
     def get(self, name: str, version: int | None = None) -> Model:
         """One version, the latest by default.
@@ -90,16 +117,20 @@ class ModelStore:
         Raises:
             NotFound: no such model or version.
         """
+        return self._read(self.full_name(name), version)
+
+    def _read(self, full: str, version: int | None) -> Model:
         if version is None:
-            version = int(self._state.execute_command("HGET", keys.model(name), "latest") or 0)
-        raw = self._state.execute_command("HGET", keys.model(name), f"v:{version}")
+            version = int(self._state.execute_command("HGET", keys.model(full), "latest") or 0)
+        raw = self._state.execute_command("HGET", keys.model(full), f"v:{version}")
         if raw is None:
-            raise _missing(name, version)
+            raise _missing(split_name(full)[1], version)
         return Model.model_validate({**json.loads(raw), "version": version})
 
     def list(self) -> list[Model]:
-        """The latest version of every model, by name."""
-        names = self._state.execute_command("ZRANGE", keys.MODELS, 0, -1)
+        """The latest version of every model of the caller's tenant (without one: of the default tenant), by name."""
+        tenant = self._caller.tenant if self._caller else DEFAULT_TENANT
+        names = self._state.execute_command("ZRANGE", keys.models(tenant), 0, -1)
         return [self.get(name.decode()) for name in names]
 
     def versions(self, name: str) -> builtins.list[Model]:
@@ -116,12 +147,12 @@ class ModelStore:
         Raises:
             NotFound: no such model or version.
         """
-        blob = self._state.get_large(keys.model_blob(name, version))
+        blob = self._state.get_large(keys.model_blob(self.full_name(name), version))
         if blob is None:
             raise _missing(name, version)
         return blob
 
 
-def _missing(name: str, version: int) -> NotFound:
+def _missing(name: str, version: int | None) -> NotFound:
     what = f"model {name!r}" + (f" version {version}" if version else "")
     return NotFound(f"no {what}", field="model", rule="a registered model", value=name)

@@ -8,6 +8,7 @@ from service import keys
 from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, as_fields, common, fenced, missing
 from service.scripts import Script
+from service.tenancy import Caller
 from warploom.records import CANCELLING, Failure, Page, Sweep, Trial
 from warploom.spec import SweepSpec
 
@@ -28,11 +29,12 @@ class SweepStore:
     Args:
         connections: both Redis roles.
         clock: seconds since the epoch, for tests; default: the state server's own clock.
+        caller: whose they are; None for everybody's (see `service.tenancy`).
     """
 
-    def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
+    def __init__(self, connections: Connections, *, clock: Clock | None = None, caller: Caller | None = None) -> None:
         self._state = connections.state
-        self._ledger = Ledger(connections, "sweep", clock=clock)
+        self._ledger = Ledger(connections, "sweep", clock=clock, caller=caller)
 
     def create(self, spec: SweepSpec, once: str | None = None) -> Sweep:
         """A new queued sweep, whose record holds the complete spec; or the one that was made under the same key.

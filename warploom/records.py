@@ -60,6 +60,7 @@ class Job(Record):
 
     id: str
     name: str
+    tenant: str = "default"
     state: str
     phase: str | None = None
     spec: dict[str, Any]
@@ -183,6 +184,7 @@ class Sweep(Record):
 
     id: str
     name: str
+    tenant: str = "default"
     state: str
     spec: dict[str, Any]
     created_at: float
@@ -193,6 +195,44 @@ class Sweep(Record):
     best_trial: str | None = None
     model: str | None = None
     error: Failure | None = None
+
+
+class ApiKey(Record):
+    """What is known of an API key. Times in seconds since the epoch.
+
+    `shown` is the key's beginning, which is no secret; `limits` are those in which it differs from the service's.
+    After a rotation the key before works until `old_until`.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    scopes: list[str]
+    shown: str | None = None
+    limits: dict[str, int] = Field(default_factory=dict)
+    created_at: float
+    created_by: str | None = None
+    used_at: float | None = None
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    rotated_at: float | None = None
+    old_until: float | None = None
+
+
+class NewApiKey(ApiKey):
+    """A key that was made just now; `secret` is what to send, and is never shown again."""
+
+    secret: str
+
+
+class Identity(Record):
+    """Whose key this is."""
+
+    key: str
+    name: str
+    tenant: str
+    scopes: list[str]
+    expires_at: float | None = None
 
 
 class CatalogEntry(Record):

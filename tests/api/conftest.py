@@ -33,6 +33,7 @@ class Api:
     def __init__(self, app: FastAPI, headers: dict[str, str] | None = None) -> None:
         self.app = app
         self._headers = headers
+        self._override: dict[Any, Any] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Api:
@@ -46,7 +47,15 @@ class Api:
         self._portal.call(self._http.aclose)
         self._stack.__exit__(*details)
 
+    def as_key(self, secret: str) -> Api:
+        """The same running application, asked with another key."""
+        other = Api(self.app)
+        other._portal, other._http = self._portal, self._http
+        other._override = {"Authorization": f"Bearer {secret}"}
+        return other
+
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        options["headers"] = {**self._override, **(options.get("headers") or {})}
         if isinstance(options.get("content"), Iterator):
             options["content"] = _later(options["content"])
         return self._portal.call(partial(self._http.request, method, path, **options))

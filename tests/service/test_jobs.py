@@ -161,7 +161,7 @@ def test_a_key_is_good_for_one_request(jobs: JobStore, spec: JobSpec) -> None:
         jobs.create(other, "a")
     assert (refused.value.field, refused.value.value) == ("/headers/idempotency-key", "a")
     assert jobs.load() == {"queued": 1, "held": 0}
-    assert keys.once("job", "a") != keys.once("sweep", "a")
+    assert keys.once("job", "", "a") != keys.once("sweep", "", "a")
 
 
 def test_many_at_once_with_one_key_make_one_job(jobs: JobStore, spec: JobSpec) -> None:
@@ -179,7 +179,7 @@ def test_many_at_once_with_one_key_make_one_job(jobs: JobStore, spec: JobSpec) -
 
 def test_a_key_is_forgotten_after_a_day(jobs: JobStore, connections: Connections, spec: JobSpec) -> None:
     jobs.create(spec, "a")
-    lifetime = connections.state.ttl(keys.once("job", "a"))
+    lifetime = connections.state.ttl(keys.once("job", "", "a"))
     assert 86_390 <= lifetime <= 86_400
 
 
