@@ -76,7 +76,7 @@ class ServedModel:
             WireError: the bytes are not a model.
         """
         spec, meta = unpack_model(blob)
-        return cls(build(spec), spec, meta)
+        return cls(build(spec, sampling=False), spec, meta)
 
     def adapt(self, requests: Sequence[Support]) -> list[Answer]:
         """Requests of equal `shape()`, adapted as one batch of tasks.

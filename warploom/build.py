@@ -37,16 +37,29 @@ def build_model(config: ModelConfig, task: TaskConfig) -> Model:
     return cast("Model", registry.implementation("model", config)(config, task))
 
 
-def build(spec: JobSpec) -> Algorithm[Any]:
+def build(spec: JobSpec, *, sampling: bool = True) -> Algorithm[Any]:
     """The algorithm of a job, bound to its model and its task family.
+
+    Args:
+        spec: the job.
+        sampling: False where only tasks from elsewhere are adapted to: then the family's files need not be there, and
+            its `sample`, `size` and `identity` must not be called.
 
     Raises:
         UnfitPair: they do not go together, or do not meet what differentiating through the inner loop requires
             (`warploom.optim.gimli`).
         DataMissing: the family's files are not there.
     """
-    family = build_family(spec.task)
+    kind = registry.implementation("algorithm", spec.algorithm)
+    family = build_family(spec.task) if sampling or kind.counts_tasks else _bare_family(spec.task)
     model = build_model(spec.model, spec.task)
-    algorithm: Algorithm[Any] = registry.implementation("algorithm", spec.algorithm)(spec.algorithm, model, family)
+    algorithm: Algorithm[Any] = kind(spec.algorithm, model, family)
     refuse_unfit(algorithm)
     return algorithm
+
+
+def _bare_family(config: TaskConfig) -> TaskFamily[Any]:
+    # Losses, augmentation and phases are functions of the config alone; a family's own constructor reads its files.
+    family = cast("TaskFamily[Any]", object.__new__(registry.implementation("task", config)))
+    TaskFamily.__init__(family, config)
+    return family

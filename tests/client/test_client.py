@@ -11,11 +11,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from tests.client.conftest import JOB, Recorder, ok
 from warploom import errors
+from warploom.build import build
 from warploom.client.endpoint import DEFAULT_URL, find
 from warploom.client.problems import error_of
+from warploom.codec import pack_model
 from warploom.spec import JobSpec
 from warploom.wire import read_npz
 
@@ -126,6 +129,15 @@ def test_download_checks_the_checksum(client_of: Maker) -> None:
     answer = httpx.Response(200, content=b"weights", headers={"X-Content-SHA256": "0" * 64})
     with client_of(Recorder(answer)) as client, pytest.raises(errors.WireError):
         client.download("m")
+
+
+def test_a_downloaded_model_adapts_here(client_of: Maker) -> None:
+    spec = JobSpec.parse({"algorithm": "none", "task": "sinusoid", "model": "mlp"})
+    blob = pack_model(spec, build(spec).init(0))
+    with client_of(Recorder(httpx.Response(200, content=blob))) as client:
+        local = client.download_model("m", version=2)
+    net = local.adapt([[0.0], [1.0]], [1.0, 2.0])
+    assert net(torch.zeros(5, 1)).shape == (5, 1)
 
 
 def test_adapted_weights_are_checked_too_and_can_be_forgotten(client_of: Maker) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Algorithm(ABC, Generic[ConfigT]):
     Raises:
         UnfitPair: the model lacks parameters of a role that the algorithm needs, or the inner optimiser derivatives.
     """
+
+    # Whether it asks the family for its tasks even to adapt to one from elsewhere.
+    counts_tasks: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, model: Model, family: TaskFamily[Any]) -> None:
         lacking = config.needs - set(model.roles.values())

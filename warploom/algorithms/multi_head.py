@@ -47,6 +47,8 @@ class MultiHead(Ready[MultiHeadConfig]):
         UnfitPair: training tasks are not numbered, or too many.
     """
 
+    counts_tasks = True
+
     def __init__(self, config: MultiHeadConfig, model: Model, family: TaskFamily[Any]) -> None:
         super().__init__(config, model, family)
         count = family.size("train")

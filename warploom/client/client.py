@@ -39,6 +39,7 @@ class Operations(Owner):
     models = operation(model_plans.listing)
     model = operation(model_plans.one)
     download = operation(model_plans.download)
+    download_model = operation(model_plans.download_model)
     adapt = handles.adaptation(model_plans.adapt)
     adaptation = handles.adaptation(model_plans.adaptation)
     adapted_weights = operation(model_plans.adapted_weights)

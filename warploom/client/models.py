@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from numpy.typing import ArrayLike
 
 from warploom.client.calls import NPZ, Call, content, delete, get, given, npz, part, post
 from warploom.client.core import Core
 from warploom.records import Adaptation, Model, Page, Prediction
+
+if TYPE_CHECKING:
+    from warploom.local_model import LocalModel
 
 
 async def listing(core: Core) -> list[Model]:
@@ -22,6 +27,18 @@ def one(name: str, version: int | None = None) -> Call[Model]:
 def download(name: str, version: int | None = None) -> Call[bytes]:
     """The model's weights as safetensors bytes, checked against the service's checksum."""
     return content(f"/v1/models/{part(name)}/weights", f"the file of model {name!r}", version=version)
+
+
+async def download_model(core: Core, name: str, version: int | None = None) -> LocalModel:
+    """The model, to adapt it in this process without the service. Loads torch.
+
+    Example:
+        >>> net = client.download_model("sine").adapt(support_x, support_y)     # doctest: +SKIP
+        >>> net(torch.as_tensor(query_x))                                       # doctest: +SKIP
+    """
+    from warploom.local_model import LocalModel
+
+    return LocalModel(await core.do(download(name, version)))
 
 
 def adapt(
