@@ -93,7 +93,7 @@ class LocalModel:
             InvalidInput: the support set does not fit the model, or adaptation diverges.
         """
         x, y = _pair(support) if support_y is None else (support, support_y)
-        config = self._served.spec.algorithm
+        config = self._served.algorithm.config
         request = Support(
             x_S=self._inputs(x),
             y_S=self._labels(y) if self.kind == "classification" else self._targets(y),
