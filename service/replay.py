@@ -15,6 +15,7 @@ from warploom.replay import (
     Chunk,
     ReplayPlan,
     ReplayStats,
+    Unit,
     UnitClaim,
     check_chunk,
     not_current,
@@ -26,7 +27,7 @@ TRIES = 20  # of a read that others change in between
 _scripts = {
     name: Script(f"replay_{name}", "_replay.lua")
     for name in (
-        "reset", "publish", "claim", "renew", "append", "round", "candidates", "commit", "version", "close",
+        "reset", "publish", "claim", "renew", "append", "round", "candidates", "commit", "version", "reject", "close",
     )
 }  # fmt: skip
 
@@ -113,7 +114,7 @@ class RedisReplay:
             raise other_parts(chunk, int(detail[0]))
         return cast(Appended, "duplicate" if word == "lost" else word)
 
-    def take_round(self, version: int) -> list[list[bytes]] | None:
+    def take_round(self, version: int) -> list[Unit] | None:
         """See `Replay.take_round`."""
         size = self._plan.units_per_round
         word, *parts = self._run("round", version, size)
@@ -124,9 +125,9 @@ class RedisReplay:
             return None
         units = range(version * size, (version + 1) * size)
         # Only `reset` and `publish` drop units of the current round, and both are the caller's own.
-        return self._read(list(zip(units, map(int, parts), strict=True)))
+        return self._read([(unit, version, int(count)) for unit, count in zip(units, parts, strict=True)])
 
-    def sample(self, n: int, seed: int) -> list[list[bytes]] | None:
+    def sample(self, n: int, seed: int) -> list[Unit] | None:
         """See `Replay.sample`."""
         plan = self._plan
         rate = plan.samples_per_insert
@@ -138,11 +139,17 @@ class RedisReplay:
             numbers = [int(value) for value in flat]
             stored = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
             chosen = random.Random(seed).sample(stored, n)  # noqa: S311
-            blobs = self._read([(unit, parts) for unit, _, parts in chosen])
+            units = self._read(chosen)
             counted = [value for unit, version, _ in chosen for value in (unit, version, plan.uses(unit))]
-            if blobs is not None and self._run("commit", rate, *counted)[0] == "ok":
-                return blobs
+            if units is not None and self._run("commit", rate, *counted)[0] == "ok":
+                return units
         raise Unavailable(f"the replay of {self._job} changed faster than it could be sampled")
+
+    def reject(self, unit: Unit) -> int:
+        """See `Replay.reject`."""
+        word, *times = self._run("reject", unit.number, unit.version, self._plan.mode)
+        self._need_buffer(word)
+        return int(times[0])
 
     def stats(self) -> ReplayStats:
         """See `Replay.stats`."""
@@ -168,13 +175,13 @@ class RedisReplay:
     def _lease_ms(self) -> int:
         return round(self._plan.lease_s * 1000)
 
-    def _read(self, units: list[tuple[int, int]]) -> list[list[bytes]] | None:
-        names = [keys.replay_chunk(self._job, unit, part) for unit, parts in units for part in range(parts)]
+    def _read(self, units: list[tuple[int, int, int]]) -> list[Unit] | None:
+        names = [keys.replay_chunk(self._job, unit, part) for unit, _, parts in units for part in range(parts)]
         values = self._client.get_many(names)
         if values is None:
             return None
         blobs = iter(values)
-        return [[next(blobs) for _ in range(parts)] for _, parts in units]
+        return [Unit(unit, version, [next(blobs) for _ in range(parts)]) for unit, version, parts in units]
 
     def _run(self, name: str, *own: str | bytes | int | float) -> list[Any]:
         shared = (clock_arg(self._clock), self._generation, keys.REPLAY_TTL_S, *self._prefixes)

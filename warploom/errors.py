@@ -16,6 +16,7 @@
     ├── DataMissing                    424  data_missing         a data set's files are not where they should be
     ├── Fenced                         409  fenced               a newer generation owns the job
     ├── TrainingFailed                 500  training_failed      the job's own computation went wrong
+    ├── ReplayCorrupt                  500  replay_corrupt       stored experience is unreadable again and again
     ├── RuntimeExceeded                500  runtime_exceeded     the job ran for as long as its spec allows
     └── SetupError                     500  setup_error          this machine lacks a part that is needed
 
@@ -201,6 +202,12 @@ class TrainingFailed(WarploomError):
     """The job's own computation went wrong (a non-finite meta-gradient, say)."""
 
     code = "training_failed"
+
+
+class ReplayCorrupt(WarploomError):
+    """A unit of stored experience could not be read although it was done again and again."""
+
+    code = "replay_corrupt"
 
 
 class RuntimeExceeded(WarploomError):

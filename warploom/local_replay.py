@@ -16,6 +16,7 @@ from warploom.replay import (
     Chunk,
     ReplayPlan,
     ReplayStats,
+    Unit,
     UnitClaim,
     check_chunk,
     not_current,
@@ -61,6 +62,7 @@ class LocalReplay:
         self._units: dict[int, _Unit] = {}
         self._claims: dict[int, tuple[str, float]] = {}
         self._counts: Counter[str] = Counter()
+        self._bad: Counter[int] = Counter()
         self._returned = 0.0
 
     def reset(self, version: int) -> None:
@@ -174,7 +176,7 @@ class LocalReplay:
             return False
         return not stale
 
-    def take_round(self, version: int) -> list[list[bytes]] | None:
+    def take_round(self, version: int) -> list[Unit] | None:
         """See `Replay.take_round`."""
         size = self._plan.units_per_round
         with self._lock:
@@ -189,7 +191,7 @@ class LocalReplay:
                 self._counts["sampled"] += size
             return [self._read(unit) for unit in ready]
 
-    def sample(self, n: int, seed: int) -> list[list[bytes]] | None:
+    def sample(self, n: int, seed: int) -> list[Unit] | None:
         """See `Replay.sample`."""
         plan = self._plan
         with self._lock:
@@ -203,9 +205,9 @@ class LocalReplay:
             if len(ready) < plan.need(n):
                 return None
             chosen = random.Random(seed).sample(ready, n)  # noqa: S311
-            blobs = [self._read(unit) for unit in chosen]
+            units = [self._read(unit) for unit in chosen]
             self._count_sample(chosen)
-            return blobs
+            return units
 
     def _count_sample(self, chosen: list[int]) -> None:
         rate = self._plan.samples_per_insert
@@ -221,6 +223,24 @@ class LocalReplay:
                 break
             del self._units[ready[0]]
             self._counts["left"] += 1
+
+    def reject(self, unit: Unit) -> int:
+        """See `Replay.reject`."""
+        number = unit.number
+        with self._lock:
+            self._need_buffer()
+            self._counts["rejected"] += 1
+            self._bad[number] += 1
+            entry = self._units.get(number)
+            over = self._plan.mode == "sync" and (entry is None or unit.version != self._version)
+            if number in self._claims or over or (entry and entry.version != unit.version):
+                return self._bad[number]
+            if self._units.pop(number, None) is None:
+                self._counts["left"] -= 1
+            if self._plan.mode == "async":
+                self._counts["sampled"] -= 1
+            self._claims[number] = ("", -math.inf)
+            return self._bad[number]
 
     def stats(self) -> ReplayStats:
         """See `Replay.stats`."""
@@ -249,9 +269,9 @@ class LocalReplay:
     def _bytes(self) -> int:
         return sum(entry.bytes for entry in self._units.values())
 
-    def _read(self, unit: int) -> list[bytes]:
+    def _read(self, unit: int) -> Unit:
         entry = self._units[unit]
-        return [entry.blobs[part] for part in range(entry.parts)]
+        return Unit(unit, entry.version, [entry.blobs[part] for part in range(entry.parts)])
 
     def _need_buffer(self) -> None:
         if not self._live:

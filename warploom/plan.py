@@ -22,4 +22,5 @@ def plan_of(spec: JobSpec, *, lease_s: float = 30.0) -> ReplayPlan:
         ahead=spec.replay.ahead,
         max_staleness=spec.replay.max_staleness,
         lease_s=lease_s,
+        max_rejections=spec.replay.max_rejections,
     )

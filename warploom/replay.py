@@ -45,6 +45,7 @@ class ReplayPlan:
         ahead: async: rounds of units that rollouts may be ahead.
         max_staleness: async: versions that a stored unit may lag behind.
         lease_s: seconds after which a claim that was not renewed is handed out again.
+        max_rejections: so many times may a unit turn out unreadable before the job fails.
 
     Raises:
         InvalidInput: a value out of range, or a plan in which both sides would wait for ever.
@@ -59,6 +60,7 @@ class ReplayPlan:
     ahead: int = 2
     max_staleness: int = 8
     lease_s: float = 30.0
+    max_rejections: int = 3
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -147,6 +149,7 @@ _LEAST = {
     "ahead": 1,
     "max_staleness": 0,
     "lease_s": 0.001,
+    "max_rejections": 1,
 }
 
 
@@ -170,6 +173,21 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """A complete unit as the learner gets it.
+
+    Args:
+        number: its running number.
+        version: the meta version that it was collected under.
+        parts: its chunks, in order.
+    """
+
+    number: int
+    version: int
+    parts: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayStats:
     """Counters since the last reset, and what is stored now.
 
@@ -181,7 +199,7 @@ class ReplayStats:
         sampled: units handed to the learner.
         duplicates: chunks that were not needed any more.
         dropped_stale: units dropped for their version lag.
-        rejected: chunks that contradict what is stored of their unit.
+        rejected: chunks that contradict what is stored of their unit, and units that the learner could not read.
         waits: chunks that found no room.
         claims: units claimed and not complete.
     """
@@ -274,8 +292,8 @@ class Replay(Protocol):
         """
         ...
 
-    def take_round(self, version: int) -> list[list[bytes]] | None:
-        """Sync: the parts of all units of round `version`, in unit order; None while any is incomplete.
+    def take_round(self, version: int) -> list[Unit] | None:
+        """Sync: all units of round `version`, in unit order; None while any is incomplete.
 
         Args:
             version: the current version.
@@ -286,14 +304,27 @@ class Replay(Protocol):
         """
         ...
 
-    def sample(self, n: int, seed: int) -> list[list[bytes]] | None:
-        """Async: the parts of `n` distinct complete units, chosen uniformly by `seed`; None while it must wait.
+    def sample(self, n: int, seed: int) -> list[Unit] | None:
+        """Async: `n` distinct complete units, chosen uniformly by `seed`; None while it must wait.
 
         Units that lag more than `max_staleness` versions are dropped first.
 
         Args:
             n: units, at least 1.
             seed: names the choice: equal seed and equal stored units give equal samples.
+
+        Raises:
+            Unavailable: the buffer was lost; reset it.
+        """
+        ...
+
+    def reject(self, unit: Unit) -> int:
+        """Drop a unit that could not be read, and let it be done again; the use that was counted for it is taken back.
+
+        Nothing changes but the count when somebody is at it already or its round is over.
+
+        Returns:
+            How often this unit was rejected since the reset.
 
         Raises:
             Unavailable: the buffer was lost; reset it.

@@ -75,7 +75,8 @@ class RolloutLoop:
         if meta is None:
             return False
         experiences = collect(self._algorithm, self._spec, meta, claim.unit)
-        blobs = pack_experiences(experiences, dtype=self._spec.replay.dtype)
+        how = self._spec.replay
+        blobs = pack_experiences(experiences, dtype=how.dtype, delta=how.delta, compression=how.compression)
         self._pending = [
             Chunk(unit=claim.unit, part=i, parts=len(blobs), version=meta.version, blob=blob)
             for i, blob in enumerate(blobs)

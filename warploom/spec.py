@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -115,6 +116,11 @@ class ReplaySpec(Config):
 
     max_bytes: int = Field(2 * 2**30, ge=2**20, le=2**44, description="hard budget of the buffer, in bytes")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of stored points")
+    delta: bool = Field(False, description="store points as differences to the first of their path; exact in float32")
+    compression: Literal["none", "lz4"] = Field("none", description="of stored chunks")
+    max_rejections: int = Field(
+        3, ge=1, le=1000, description="so many times may a unit turn out unreadable before the job fails"
+    )
     samples_per_insert: float = Field(
         1.0, gt=0, le=1000, description="async: how often a trajectory is used, on average"
     )
@@ -161,6 +167,12 @@ class JobSpec(Config):
         if self.training.unit > self.training.meta_batch:
             raise ValueError(
                 f"training.unit ({self.training.unit}) must not exceed training.meta_batch ({self.training.meta_batch})"
+            )
+        unused = "delta" if self.replay.delta else "dtype" if self.replay.dtype != "float32" else None
+        if unused and self.algorithm.points == 0:
+            raise ValueError(
+                f"replay.{unused} is about stored points, and algorithm {self.algorithm.name!r} stores none: "
+                "leave it out"
             )
         return self
 
@@ -230,7 +242,8 @@ def first_problem(error: ValidationError) -> WarploomError:
     first = error.errors(include_url=False)[0]
     message = str(first["msg"]).removeprefix("Value error, ")
     kind = UnfitPair if message.startswith(("model '", "algorithm '")) else InvalidInput
-    field = pointer(first["loc"]) or "/model"
+    named = re.match(r"(training|evaluation|replay|resources)\.(\w+)", message)
+    field = pointer(first["loc"]) or ("/{}/{}".format(*named.groups()) if named else "/model")
     value = first.get("input")
     shown = value if isinstance(value, str | int | float | bool | None) else type(value).__name__
     return kind(f"{field}: {message}", field=field, rule=str(first["type"]), value=shown)

@@ -9,16 +9,17 @@ from typing import Any, Protocol
 
 from warploom.algorithms.base import Algorithm
 from warploom.codec import pack_meta, pack_tensors, unpack_experiences, unpack_meta, unpack_tensors
-from warploom.errors import TrainingFailed, WireError
+from warploom.errors import ReplayCorrupt, WireError
 from warploom.learner import LearnerState, alone, learn_round
 from warploom.outer import OuterState
-from warploom.replay import Replay
+from warploom.replay import Replay, Unit
+from warploom.rollout import unit_refs
 from warploom.seeding import derive
 from warploom.spec import JobSpec
 from warploom.types import Experience, Gradient, Tensors
 
 Report = Callable[[str, dict[str, Any]], None]
-Units = list[list[bytes]]
+Units = list[Unit]
 
 
 class Group(Protocol):
@@ -76,6 +77,19 @@ def unpack_state(files: Mapping[str, bytes]) -> LearnerState:
     return LearnerState(unpack_meta(files["meta.safetensors"]), OuterState(first, second, count), header["dropped"])
 
 
+def read_unit(spec: JobSpec, unit: Unit) -> list[Experience]:
+    """The experiences of a stored unit of this job.
+
+    Raises:
+        WireError: corrupt, or of another job, unit or version.
+    """
+    experiences = unpack_experiences(unit.parts)
+    found = [(experience.ref, experience.version) for experience in experiences]
+    if found != [(ref, unit.version) for ref in unit_refs(spec, unit.number)]:
+        raise WireError(f"unit {unit.number} of version {unit.version} holds other tasks or versions: {found[:3]}")
+    return experiences
+
+
 class LearnerLoop:
     """One learner's life, a round at a time; the caller decides how to wait between steps.
 
@@ -122,13 +136,18 @@ class LearnerLoop:
         """One round; False when the buffer does not hold enough for it yet.
 
         Raises:
-            TrainingFailed: non-finite gradients, or experience that cannot be read.
+            TrainingFailed: non-finite gradients.
+            ReplayCorrupt: a unit was unreadable `replay.max_rejections` times.
             Fenced: this learner was replaced.
         """
         units = self._group.share(self._take() if self._group.rank == 0 else None)
         if units is None:
             return False
-        experiences = self._read(units)
+        experiences, bad = self._read(units)
+        if bad and self._group.rank == 0:
+            self._reject(bad)
+        if bad and (self._spec.training.mode == "sync" or not experiences):
+            return False  # until another claim has done them again
         before = self.state
         self.state, metrics = learn_round(
             self._algorithm,
@@ -151,17 +170,30 @@ class LearnerLoop:
         seed = derive(self._spec.training.seed, "sample", version)
         return self._replay.sample(self._spec.training.units_per_round, seed)
 
-    def _read(self, units: Units) -> list[Experience]:
-        """The experiences of all units; in async mode a corrupt one is left out and told."""
+    def _read(self, units: Units) -> tuple[list[Experience], list[tuple[Unit, WireError]]]:
+        """The experiences of all readable units, and the others with what is wrong with them."""
         experiences: list[Experience] = []
+        bad = []
         for unit in units:
             try:
-                experiences += unpack_experiences(unit)
+                experiences += read_unit(self._spec, unit)
             except WireError as error:
-                if self._spec.training.mode == "sync":
-                    raise TrainingFailed(f"a unit of the round cannot be read: {error.message}") from None
-                self._report("warning", {"message": f"a unit was dropped: {error.message}"})
-        return experiences
+                bad.append((unit, error))
+        return experiences, bad
+
+    def _reject(self, bad: list[tuple[Unit, WireError]]) -> None:
+        most = self._spec.replay.max_rejections
+        for unit, error in bad:
+            times = self._replay.reject(unit)
+            self._report("rejected", {"unit": unit.number, "times": times, "message": error.message})
+            if times >= most:
+                raise ReplayCorrupt(
+                    f"unit {unit.number} of stored experience was unreadable {times} times, and replay.max_rejections "
+                    f"is {most}; last: {error.message}",
+                    field="/replay/max_rejections",
+                    rule=f"fewer than {most} times",
+                    value=times,
+                )
 
     def _publish(self, before: LearnerState, experiences: list[Experience], metrics: dict[str, float]) -> None:
         training, meta = self._spec.training, self.state.meta
@@ -172,6 +204,7 @@ class LearnerLoop:
             lost = self.state.dropped - before.dropped
             self._report("warning", {"message": f"{lost} non-finite meta-gradients dropped in round {meta.version}"})
         now = time.perf_counter()
+        stored = self._replay.stats()
         lag = [before.meta.version - experience.version for experience in experiences]
         self._report(
             "round",
@@ -181,6 +214,9 @@ class LearnerLoop:
                 "tasks_done": meta.version * training.meta_batch,
                 "seconds": now - self._since,
                 "staleness": sum(lag) / len(lag) if lag else 0.0,
+                "replay_units": stored.units,
+                "replay_bytes": stored.bytes,
+                "rejected": stored.rejected,
                 **metrics,
             },
         )

@@ -28,7 +28,7 @@ from workers.saving import Saver, load
 IDLE_S = 0.005
 PROGRESS_S = 1.0
 PATIENT_S = 5.0
-SHOWN = ("support_loss", "support_loss_first", "updates", "learn_s", "seconds", "staleness")
+SHOWN = ("support_loss", "support_loss_first", "updates", "learn_s", "seconds", "staleness", "rejected")
 
 
 class LearnerWorker:

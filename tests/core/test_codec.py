@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warploom import wire
+from warploom import chunks, wire
 from warploom.codec import (
     pack_experiences,
     pack_meta,
@@ -82,20 +82,74 @@ def test_numbers_that_are_not_finite_are_refused(value):
         unpack_experiences(pack_experiences([bad]))
 
 
-@settings(max_examples=60, deadline=None)
+WAYS = [
+    {"dtype": dtype, "delta": delta, "compression": compression}
+    for dtype in ("float32", "bfloat16")
+    for delta in (False, True)
+    for compression in ("none", "lz4")
+]
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_damaged_bytes_never_pass_as_another_value_silently_or_crash(data):
-    [blob] = pack_experiences([experience(2)])
-    cut = data.draw(st.integers(0, len(blob) - 1))
+def test_damaged_bytes_never_pass_and_never_crash(data):
+    [blob] = pack_experiences([experience(2)], **data.draw(st.sampled_from(WAYS)))
+    cut, bit = data.draw(st.integers(0, len(blob) - 1)), data.draw(st.integers(0, 7))
+    flipped = bytearray(blob)
+    flipped[cut] ^= 1 << bit
+    for damaged in (blob[:cut], bytes(flipped), blob + b"x", data.draw(st.binary(max_size=200))):
+        with pytest.raises(WireError):
+            unpack_experiences([damaged])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_path_comes_back_by_any_way_of_storing_it(way):
+    whole = experience(40)
+    wide = torch.randn(1, 300) + 1e-3 * torch.randn(40, 300)
+    whole.points["wide"] = wide
+    [back] = unpack_experiences(pack_experiences([whole], chunk_bytes=10_000, **way))
+    if way["dtype"] == "float32":
+        same(back, whole)
+    elif way["delta"]:
+        assert torch.equal(back.points["wide"][0], wide[0])
+        assert float((back.points["wide"] - wide).abs().max()) < 2**-8 * 5e-3
+    else:
+        assert torch.equal(back.points["wide"], wide.bfloat16().float())
+
+
+def test_the_bits_that_differ_from_the_first_point_compress():
+    wide = torch.randn(1, 4000) + 1e-4 * torch.randn(20, 4000)
+    path = Experience(TaskRef("train", 0, 0), 0, tuple(range(20)), {"w": wide})
+    plain, small = (sum(map(len, pack_experiences([path], **way))) for way in (WAYS[0], WAYS[3]))
+    assert small < 0.8 * plain
+
+
+def test_momentum_and_counters_of_the_inner_optimiser_travel():
+    state = {"w": torch.randn(3, 20), "state:momentum/w": torch.randn(3, 20), "state:step": torch.tensor([0.0, 1, 257])}
+    path = Experience(TaskRef("train", 0, 0), 0, (0, 1, 257), state)
+    [back] = unpack_experiences(pack_experiences([path], dtype="bfloat16"))
+    assert torch.equal(back.points["state:step"], state["state:step"])
+    assert torch.equal(back.points["state:momentum/w"], state["state:momentum/w"].bfloat16().float())
+
+
+def test_a_chunk_that_is_missing_or_of_another_experience_is_told():
+    chunks_of = pack_experiences([experience(6)], chunk_bytes=50)
+    assert len(chunks_of) > 1
+    with pytest.raises(WireError, match="points of an experience that has 6"):
+        unpack_experiences(chunks_of[:-1])
+    other = pack_experiences([experience(6, index=4)], chunk_bytes=50)
     with pytest.raises(WireError):
-        unpack_experiences([blob[:cut]])
-    with pytest.raises(WireError):
-        unpack_experiences([data.draw(st.binary(max_size=200))])
+        unpack_experiences([*chunks_of[:-1], other[-1]])
 
 
 def test_a_foreign_kind_or_layout_is_named():
-    with pytest.raises(WireError, match="expected a 'points' blob, got 'meta'"):
+    with pytest.raises(WireError, match="not a chunk of points"):
         unpack_experiences([pack_meta(MetaState(0, {"w": torch.ones(1)}))])
+    [chunk] = pack_experiences([experience(1)])
+    with pytest.raises(WireError, match="layout 9"):
+        unpack_experiences([chunk[:4] + b"\x09" + chunk[5:]])
+    with pytest.raises(WireError, match="not one of an experience"):
+        unpack_experiences([chunks.encode({"n": 1}, {})])
     blob = pack_meta(MetaState(0, {"w": torch.ones(1)})).replace(b'"layout":"1"', b'"layout":"9"')
     with pytest.raises(WireError, match="layout '9'"):
         unpack_meta(blob)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from warploom.adaptation import ServedModel, Support
-from warploom.errors import TrainingFailed
+from warploom.codec import pack_experiences
+from warploom.errors import InvalidInput, ReplayCorrupt, TrainingFailed
 from warploom.evaluation import evaluate, held_out, student_t_975
 from warploom.local import train
+from warploom.local_replay import LocalReplay
 from warploom.spec import JobSpec
-from warploom.types import TaskRef
+from warploom.types import Experience, TaskRef
 
 
 def sine(**changes):
@@ -31,7 +35,7 @@ def sine(**changes):
     }
     for path, value in changes.items():
         section, _, field = path.partition("__")
-        document[section] = {**document[section], field: value}
+        document[section] = {**document.get(section, {}), field: value}
     return JobSpec.parse(document)
 
 
@@ -60,6 +64,90 @@ def test_both_modes_reach_the_last_round(mode):
 def test_units_that_do_not_divide_the_meta_batch_use_every_task():
     whole = train(sine(training__rounds=2, training__unit=4, training__meta_batch=10))
     assert whole.meta.version == 2
+
+
+class Spoiler(LocalReplay):
+    """Damages chunks on their way in."""
+
+    def __init__(self, plan, spoil):
+        super().__init__(plan)
+        self.spoil = spoil
+
+    def append(self, chunk):
+        return super().append(replace(chunk, blob=self.spoil(chunk)))
+
+
+def with_spoiled(monkeypatch, spec, spoil):
+    events = []
+    monkeypatch.setattr("warploom.local.LocalReplay", lambda plan: Spoiler(plan, spoil))
+    result = train(spec, lambda kind, data: events.append((kind, data)))
+    return result, [data for kind, data in events if kind == "rejected"], events[-2][1]
+
+
+@pytest.mark.parametrize("kind", ["corrupt", "truncated", "foreign", "of another unit", "not finite"])
+def test_units_that_cannot_be_read_are_done_again_and_change_nothing(monkeypatch, kind):
+    spec = sine(training__rounds=3, training__unit=2)
+    expected = train(spec).meta.params
+    other = pack_experiences([Experience(TaskRef("train", 9, 0), 1, (0,), {"w": torch.ones(1, 2)})])
+    nan = pack_experiences([Experience(TaskRef("train", 9, 0), 1, (0,), {"w": torch.tensor([[1, float("nan")]])})])
+    spoils = {
+        "corrupt": lambda blob: blob[:-9] + b"\xff" + blob[-8:],
+        "truncated": lambda blob: blob[:-1],
+        "foreign": lambda blob: b"PK" + blob,
+        "of another unit": lambda blob: other[0],
+        "not finite": lambda blob: nan[0],
+    }
+    spoilt = set()
+
+    def spoil(chunk):
+        if chunk.unit in {3, 7} and chunk.unit not in spoilt:
+            spoilt.add(chunk.unit)
+            return spoils[kind](chunk.blob)
+        return chunk.blob
+
+    result, rejected, last = with_spoiled(monkeypatch, spec, spoil)
+    assert [(data["unit"], data["times"]) for data in rejected] == [(3, 1), (7, 1)]
+    assert last["rejected"] == 2
+    assert all(torch.equal(result.meta.params[name], value) for name, value in expected.items())
+
+
+def test_a_unit_that_stays_unreadable_fails_the_job_with_the_reason(monkeypatch):
+    spec = sine(training__rounds=3, training__unit=2, replay__max_rejections=2)
+    with pytest.raises(ReplayCorrupt, match=r"unit 3 .* unreadable 2 times, .* checksum"):
+        with_spoiled(monkeypatch, spec, lambda chunk: chunk.blob[:-1] if chunk.unit == 3 else chunk.blob)
+
+
+def test_an_async_round_goes_on_without_a_bad_unit(monkeypatch):
+    spec = sine(training__mode="async", training__rounds=4, training__unit=2)
+    spoilt = []
+
+    def spoil(chunk):
+        if chunk.unit == 2 and not spoilt:
+            spoilt.append(chunk.unit)
+            return b""
+        return chunk.blob
+
+    result, rejected, _ = with_spoiled(monkeypatch, spec, spoil)
+    assert result.meta.version == 4
+    assert len(rejected) == 1
+
+
+def test_ways_of_storing_that_are_exact_change_nothing():
+    expected = train(sine(training__rounds=2)).meta.params
+    exact = train(sine(training__rounds=2, replay__delta=True, replay__compression="lz4")).meta.params
+    assert all(torch.equal(exact[name], value) for name, value in expected.items())
+    rounded = train(sine(training__rounds=2, replay__delta=True, replay__dtype="bfloat16")).meta.params
+    assert not all(torch.equal(rounded[name], value) for name, value in expected.items())
+
+
+def test_storage_settings_that_fit_nothing_are_refused():
+    document = {"algorithm": "maml", "task": "sinusoid", "model": "mlp"}
+    for setting in ({"delta": True}, {"dtype": "bfloat16"}):
+        with pytest.raises(InvalidInput, match="stores none") as caught:
+            JobSpec.parse({**document, "replay": setting})
+        assert caught.value.field == f"/replay/{next(iter(setting))}"
+    with pytest.raises(InvalidInput):
+        JobSpec.parse({**document, "replay": {"compression": "zstd"}})
 
 
 def test_the_floor_does_not_move():

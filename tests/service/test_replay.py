@@ -13,7 +13,7 @@ from service.replay import RedisReplay
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, InvalidInput, Unavailable
 from warploom.local_replay import LocalReplay
-from warploom.replay import Chunk, Replay, ReplayPlan
+from warploom.replay import Chunk, Replay, ReplayPlan, Unit, UnitClaim
 
 MakeReplay = Callable[..., Replay]
 
@@ -51,6 +51,10 @@ def fill(replay: Replay, unit: int, version: int, parts: int = 1) -> list[str]:
     ]
 
 
+def parts(units: list[Unit] | None) -> list[list[bytes]]:
+    return [unit.parts for unit in units or []]
+
+
 def claimed(replay: Replay, worker: str = "w") -> list[int]:
     units = []
     while claim := replay.claim(worker):
@@ -67,8 +71,8 @@ def test_a_sync_job_from_start_to_end(make: MakeReplay) -> None:
         assert replay.take_round(version) is None
         assert fill(replay, 2 * version, version, 2) == ["accepted", "accepted"]
         expected = [[blob(unit, part, version) for part in (0, 1)] for unit in (2 * version, 2 * version + 1)]
-        assert replay.take_round(version) == expected
-        assert replay.take_round(version) == expected
+        assert parts(replay.take_round(version)) == expected
+        assert parts(replay.take_round(version)) == expected
         assert not replay.done()
         replay.publish(version + 1, b"next")
     assert replay.done() and replay.claim("w") is None
@@ -129,7 +133,7 @@ def test_what_is_not_needed_is_a_duplicate(make: MakeReplay) -> None:
     assert replay.append(Chunk(0, 1, 2, 0, b"c")) == "accepted"
     assert replay.append(Chunk(0, 1, 2, 0, b"c")) == "duplicate", "the unit is complete"
     fill(replay, 1, 0)
-    assert replay.take_round(0) == [[b"a", b"c"], [blob(1, 0, 0)]]
+    assert parts(replay.take_round(0)) == [[b"a", b"c"], [blob(1, 0, 0)]]
     replay.publish(1, b"")
     assert fill(replay, 1, 0) == ["duplicate"], "the round is over"
     claimed(replay)
@@ -211,7 +215,7 @@ def test_a_unit_is_used_as_often_as_asked_and_leaves(make: MakeReplay) -> None:
     for unit in claimed(replay):
         fill(replay, unit, 0)
     for _ in range(3):
-        assert sorted(replay.sample(2, 1) or []) == [[blob(0, 0, 0)], [blob(1, 0, 0)]]
+        assert sorted(parts(replay.sample(2, 1))) == [[blob(0, 0, 0)], [blob(1, 0, 0)]]
     assert replay.sample(2, 1) is None
     assert (replay.stats().units, replay.stats().bytes, replay.stats().sampled) == (0, 0, 6)
 
@@ -258,11 +262,11 @@ def test_a_newer_version_of_an_unfinished_unit_replaces_the_older(make: MakeRepl
     assert replay.append(Chunk(0, 1, 2, 0, b"old1")) == "duplicate"
     assert replay.append(Chunk(0, 0, 2, 1, b"new0")) == "accepted"
     fill(replay, 1, 1)
-    assert sorted(replay.sample(2, 0) or []) == [[blob(1, 0, 1)], [b"new0", b"new1"]]
+    assert sorted(parts(replay.sample(2, 0))) == [[blob(1, 0, 1)], [b"new0", b"new1"]]
 
 
 def test_a_sample_depends_on_the_seed_and_not_on_the_order_of_arrival(make: MakeReplay) -> None:
-    def sampled(order: list[int], seed: int) -> list[list[bytes]] | None:
+    def sampled(order: list[int], seed: int) -> list[Unit] | None:
         replay = make(plan("async", rounds=100, ahead=8))
         claimed(replay)
         for unit in order:
@@ -331,6 +335,7 @@ def test_a_newer_generation_fences_the_older_one(connections: Connections) -> No
         lambda: old.append(Chunk(0, 0, 1, 0, b"x")),
         lambda: old.take_round(0),
         lambda: old.sample(1, 0),
+        lambda: old.reject(Unit(0, 0, [])),
         old.done,
         old.close,
     ]
@@ -365,6 +370,41 @@ def test_a_full_server_makes_rollouts_wait(connections: Connections) -> None:
     finally:
         connections.replay.config_set("maxmemory", 0)
     assert fill(replay, 0, 0) == ["accepted"]
+
+
+def test_a_rejected_unit_of_a_round_is_done_again(make: MakeReplay) -> None:
+    replay = make(plan())
+    for unit in claimed(replay):
+        fill(replay, unit, 0, 2)
+    taken = replay.take_round(0)
+    assert taken
+    assert replay.reject(taken[1]) == 1
+    assert replay.reject(taken[1]) == 2, "counted, though it is on its way already"
+    assert replay.take_round(0) is None
+    assert claimed(replay) == [1]
+    assert fill(replay, 1, 0, 2) == ["accepted", "accepted"]
+    assert replay.take_round(0) == taken
+    replay.publish(1, b"")
+    replay.reject(taken[0])
+    assert claimed(replay) == [2, 3], "its round is over"
+    stats = replay.stats()
+    assert (stats.rejected, stats.inserted, stats.sampled) == (3, 3, 2)
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0])
+def test_a_rejected_unit_of_a_sample_is_done_again_and_its_use_taken_back(make: MakeReplay, rate: float) -> None:
+    replay = make(plan("async", rounds=100, samples_per_insert=rate, ahead=1))
+    for unit in claimed(replay):
+        fill(replay, unit, 0)
+    taken = replay.sample(2, 0)
+    assert taken
+    before = replay.stats()
+    replay.reject(taken[0])
+    after = replay.stats()
+    assert (after.sampled, after.claims) == (before.sampled - 1, before.claims + 1)
+    replay.publish(1, b"")
+    assert replay.claim("w") == UnitClaim(taken[0].number, 1)
+    assert fill(replay, taken[0].number, 1) == ["accepted"]
 
 
 def test_uses_of_units_that_left_do_not_let_more_in(make: MakeReplay) -> None:

@@ -107,14 +107,17 @@ class Twins(RuleBasedStateMachine):
         if said is None:
             self.version += step
 
-    @rule(n=st.integers(1, 3), seed=st.integers(0, 100))
-    def use(self, n: int, seed: int) -> None:
-        if self.plan.mode == "sync":
-            self.both("take_round", self.version)
+    @rule(n=st.integers(1, 3), seed=st.integers(0, 100), bad=st.booleans())
+    def use(self, n: int, seed: int, bad: bool) -> None:
+        sync = self.plan.mode == "sync"
+        taken = self.both("take_round", self.version) if sync else self.both("sample", n, seed)
+        if taken is None:
             return
-        taken = self.both("sample", n, seed)
-        if taken is not None:
-            assert len(taken) == n
+        assert len(taken) == (self.plan.units_per_round if sync else n)
+        if bad:
+            assert self.both("reject", taken[0]) >= 1
+            self.completed.discard(taken[0].number)
+            self.held.setdefault(taken[0].number, self.version)
 
     @rule(version=st.integers(0, 5))
     def reset(self, version: int) -> None:
