@@ -44,8 +44,7 @@ def markdown(outcome: Outcome, measures: list[Measure]) -> str:
     lines = [
         f"# {outcome.title}",
         "",
-        f"{outcome.source}. Size `{outcome.size}`, {seeds}, {outcome.seconds / 60:.1f} minutes on "
-        f"{os.cpu_count()} cores (less where finished runs were taken over).",
+        f"{outcome.source}. Size `{outcome.size}`, {seeds}; {_cost(outcome)} on a machine of {os.cpu_count()} cores.",
         "",
         "```sh",
         f"warploom reproduce {outcome.name} --size {outcome.size} --seeds {outcome.seeds}",
@@ -62,6 +61,14 @@ def markdown(outcome: Outcome, measures: list[Measure]) -> str:
     for figure in outcome.figures:
         lines += [f"![{figure.stem}]({figure.name})", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _cost(outcome: Outcome) -> str:
+    """Processor time of all runs, also of those that an interrupted call had finished; else the time that passed."""
+    spent = [run.get("cpu_s", run.get("seconds")) for run in outcome.runs]
+    if spent and None not in spent:
+        return f"{sum(spent) / 60:.1f} minutes of processor time"
+    return f"{outcome.seconds / 60:.1f} minutes"
 
 
 def _table(outcome: Outcome, names: list[str], measures: dict[str, Measure]) -> list[str]:

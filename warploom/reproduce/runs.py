@@ -39,7 +39,7 @@ def train_and_measure(run: Run) -> dict[str, Any]:
 
     Returns:
         `key`, `seed`, `measures` by name, `curve` (evaluations during training), `support_loss` by round, `seconds`,
-        `peak_mib` (of the process); with `activations`, those around the warp layers.
+        `cpu_s` (of processor time), `peak_mib` (of the process); with `activations`, those around the warp layers.
     """
     from warploom.build import build
     from warploom.evaluation import evaluate, held_out
@@ -47,7 +47,7 @@ def train_and_measure(run: Run) -> dict[str, Any]:
     from warploom.spec import JobSpec
     from warploom.types import TaskRef
 
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     document = json.loads(json.dumps(run.spec))
     document.setdefault("training", {})["seed"] = run.seed
     spec = JobSpec.parse(document)
@@ -84,6 +84,7 @@ def train_and_measure(run: Run) -> dict[str, Any]:
         "support_loss": support_loss,
         "train_s": trained,
         "seconds": time.perf_counter() - started,
+        "cpu_s": time.process_time() - worked,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
