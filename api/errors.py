@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from warploom.errors import InvalidInput, RateLimited, Unauthenticated, UnfitPair, WarploomError
-from warploom.spec import pointer
+from warploom.spec import location, pointer
 
 LONGEST_TEXT = 300
 MOST_ERRORS = 50
@@ -80,19 +80,16 @@ def of_pydantic(details: Iterable[Mapping[str, Any]]) -> InvalidFields:
 
 
 def _complaint(detail: Mapping[str, Any]) -> dict[str, Any]:
-    location = tuple(detail["loc"])
-    if location and location[0] in {"body", "query", "path", "header"}:
-        location = location[1:]
+    at = location(detail)
+    if at and at[0] in {"body", "query", "path", "header"}:
+        at = at[1:]
     message = str(detail["msg"]).removeprefix("Value error, ")
     kind = str(detail["type"])
     if kind == "json_invalid":
         reason = (detail.get("ctx") or {}).get("error", message)
         return {"pointer": "", "rule": "valid JSON", "value": None, "message": f"not valid JSON: {reason}"}
-    if kind == "value_error" and ("models that fit" in message or message.startswith("model ")):
-        # The pair is at fault; the model is what most users will change.
-        kind, location = UnfitPair.code, (*location, "model")
     value = None if kind == "missing" else detail.get("input")
-    return {"pointer": pointer(location), "rule": kind, "value": value, "message": message}
+    return {"pointer": pointer(at), "rule": kind, "value": value, "message": message}
 
 
 def response(

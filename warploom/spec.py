@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from warploom import registry
 from warploom.configs import AlgorithmConfig, Config, ModelConfig, NamedConfig, TaskConfig
@@ -163,18 +164,24 @@ class JobSpec(Config):
     def _fits(self) -> JobSpec:
         reason = self.why_unfit()
         if reason is not None:
-            raise ValueError(reason)
+            raise _fault(UnfitPair.code, reason, self._at_fault())
         if self.training.unit > self.training.meta_batch:
-            raise ValueError(
-                f"training.unit ({self.training.unit}) must not exceed training.meta_batch ({self.training.meta_batch})"
-            )
+            unit, most = self.training.unit, self.training.meta_batch
+            reason = f"training.unit ({unit}) must not exceed training.meta_batch ({most})"
+            raise _fault("at most training.meta_batch", reason, ("training", "unit"))
         unused = "delta" if self.replay.delta else "dtype" if self.replay.dtype != "float32" else None
         if unused and self.algorithm.points == 0:
-            raise ValueError(
+            reason = (
                 f"replay.{unused} is about stored points, and algorithm {self.algorithm.name!r} stores none: "
                 "leave it out"
             )
+            raise _fault("left out where no points are stored", reason, ("replay", unused))
         return self
+
+    def _at_fault(self) -> tuple[str, ...]:
+        """Where a misfit is mended; the model is what most users will change."""
+        through = getattr(self.algorithm, "why_not_through", None)
+        return ("algorithm", "inner_optimiser") if through and through() else ("model",)
 
     def why_unfit(self) -> str | None:
         """Why algorithm, task and model do not go together, with what would fit; None when they do."""
@@ -237,13 +244,22 @@ def pointer(location: tuple[int | str, ...]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
+def _fault(rule: str, reason: str, at: tuple[str, ...]) -> PydanticCustomError:
+    """A complaint about several fields that says at which of them it is mended."""
+    return PydanticCustomError(rule, "{reason}", {"reason": reason, "at": at})
+
+
+def location(complaint: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Where pydantic's complaint, as in `ValidationError.errors()`, is mended."""
+    return (*complaint["loc"], *(complaint.get("ctx") or {}).get("at", ()))
+
+
 def first_problem(error: ValidationError) -> WarploomError:
     """The first complaint of pydantic as one of our errors."""
     first = error.errors(include_url=False)[0]
     message = str(first["msg"]).removeprefix("Value error, ")
-    kind = UnfitPair if message.startswith(("model '", "algorithm '")) else InvalidInput
-    named = re.match(r"(training|evaluation|replay|resources)\.(\w+)", message)
-    field = pointer(first["loc"]) or ("/{}/{}".format(*named.groups()) if named else "/model")
+    kind = UnfitPair if first["type"] == UnfitPair.code else InvalidInput
+    field = pointer(location(first)) or "/"
     value = first.get("input")
     shown = value if isinstance(value, str | int | float | bool | None) else type(value).__name__
     return kind(f"{field}: {message}", field=field, rule=str(first["type"]), value=shown)

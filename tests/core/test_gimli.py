@@ -9,7 +9,7 @@ from tests.support.families import Noise, NoiseCurvesConfig, NoiseImagesConfig
 from warploom.algorithms.configs.maml import MAMLConfig
 from warploom.algorithms.maml import MAML
 from warploom.build import build
-from warploom.errors import DataMissing, UnfitPair
+from warploom.errors import DataMissing, InvalidInput, UnfitPair
 from warploom.functional import forward
 from warploom.models.configs.conv4 import Conv4Config
 from warploom.models.configs.mlp import MLPConfig
@@ -260,3 +260,18 @@ def test_what_was_found_is_kept_for_equal_configs(monkeypatch):
     gimli.refuse_unfit(make())
     with pytest.raises(TypeError):
         gimli.refuse_unfit(make(inner_lr=0.3))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "field", "rule"),
+    [
+        ("algorithm", {"name": "maml", "inner_optimiser": "rprop"}, "/algorithm/inner_optimiser", "unfit_pair"),
+        ("algorithm", {"name": "warpgrad"}, "/model", "unfit_pair"),
+        ("training", {"unit": 3, "meta_batch": 2}, "/training/unit", "at most training.meta_batch"),
+    ],
+)
+def test_a_refusal_points_at_the_field_that_mends_it(part, change, field, rule):
+    document = {"algorithm": {"name": "maml"}, "task": {"name": "sinusoid"}, "model": {"name": "mlp"}, part: change}
+    with pytest.raises(InvalidInput) as refused:
+        JobSpec.parse(document)
+    assert (refused.value.field, refused.value.rule) == (field, rule)
