@@ -20,6 +20,8 @@ from service.settings import Settings
 from warploom.errors import Unavailable
 
 POLL_S = 0.1
+# Errors of a server that will be well again: its disk is full, it loads its data, it changes roles, a script runs long.
+PASSING = ("MISCONF ", "LOADING ", "READONLY ", "MASTERDOWN ", "BUSY ")
 PIECE_BYTES = 2**20  # redis-py parses one large reply slower than several of this size
 
 
@@ -51,9 +53,11 @@ class RoleClient(redis.Redis):
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise Unavailable(f"the {self.label} server at {self.shown_url} does not answer: {error}") from error
         except ResponseError as error:
-            # Inside a script the driver sees the text only, not its own OutOfMemoryError.
+            # Inside a script the driver sees the text only, not an error class of its own.
             if "OOM " in str(error):
                 raise Unavailable(f"the {self.label} server at {self.shown_url} has no memory left") from error
+            if any(word in str(error) for word in PASSING):
+                raise Unavailable(f"the {self.label} server at {self.shown_url} cannot serve now: {error}") from error
             raise
 
     def get_large(self, key: str) -> bytes | None:

@@ -62,6 +62,11 @@ class EventLog:
             raise fenced(owner_id, generation, detail[0].decode())
         return Event(id=detail[0].decode(), at=int(detail[1]) / 1000, kind=kind, data=json.loads(text))
 
+    def newest(self, owner_id: str) -> str | None:
+        """The id of the last event; None when there is none."""
+        entries = self._state.execute_command("XREVRANGE", stream_key(owner_id), "+", "-", "COUNT", 1)
+        return entries[0][0].decode() if entries else None
+
     def list(self, owner_id: str, after: str | None = None, limit: int = 100) -> list[Event]:
         """Events in order, after the event with id `after` (None: from the start).
 

@@ -17,6 +17,9 @@
     ├── Fenced                         409  fenced               a newer generation owns the job
     ├── TrainingFailed                 500  training_failed      the job's own computation went wrong
     ├── ReplayCorrupt                  500  replay_corrupt       stored experience is unreadable again and again
+    ├── OutOfMemory                    500  out_of_memory        the job needs more memory than there is
+    ├── Stalled                        500  stalled              the job got nowhere for as long as its spec allows
+    ├── RunsLost                       500  runs_lost            the job's processes died again and again
     ├── RuntimeExceeded                500  runtime_exceeded     the job ran for as long as its spec allows
     └── SetupError                     500  setup_error          this machine lacks a part that is needed
 
@@ -208,6 +211,24 @@ class ReplayCorrupt(WarploomError):
     """A unit of stored experience could not be read although it was done again and again."""
 
     code = "replay_corrupt"
+
+
+class OutOfMemory(WarploomError):
+    """The job needs more memory than there is."""
+
+    code = "out_of_memory"
+
+
+class Stalled(WarploomError):
+    """The job got nowhere for as long as its spec allows."""
+
+    code = "stalled"
+
+
+class RunsLost(WarploomError):
+    """The job's processes died again and again."""
+
+    code = "runs_lost"
 
 
 class RuntimeExceeded(WarploomError):

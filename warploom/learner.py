@@ -17,22 +17,31 @@ import torch
 
 from warploom.algorithms.base import Algorithm
 from warploom.errors import TrainingFailed
+from warploom.guard import job_code
 from warploom.outer import OuterState, outer_step
 from warploom.seeding import derive
 from warploom.types import Experience, Gradient, MetaState, Tensors
 
 Combine = Callable[[Gradient], Tensors]
-DROPPED_IN_A_ROW = 20
+MAX_BAD = 20
 STATS_MOMENTUM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class LearnerState:
-    """All that a learner must remember between rounds; what a checkpoint holds."""
+    """All that a learner must remember between rounds; what a checkpoint holds.
+
+    Args:
+        meta: the meta-state.
+        outer: the outer optimiser's.
+        dropped: meta-gradients that were not finite and were dropped.
+        bad_in_a_row: those since the last good one.
+    """
 
     meta: MetaState
     outer: OuterState = field(default_factory=OuterState)
     dropped: int = 0
+    bad_in_a_row: int = 0
 
 
 def alone(gradient: Gradient) -> Tensors:
@@ -55,6 +64,7 @@ def learn_round(
     rank: int = 0,
     world: int = 1,
     combine: Combine = alone,
+    max_bad: int = MAX_BAD,
 ) -> tuple[LearnerState, dict[str, float]]:
     """One round of the outer loop.
 
@@ -66,6 +76,7 @@ def learn_round(
         scale: factor of all outer step sizes.
         rank, world: this learner's number among how many.
         combine: joins the learners' gradients by weighted mean.
+        max_bad: so many non-finite meta-gradients in a row are too many.
 
     Returns:
         The state after the round (version + 1) and metrics to show.
@@ -77,29 +88,48 @@ def learn_round(
     outer = algorithm.outer(state.meta.version)
     outer = replace(outer, rates={name: scale * rate for name, rate in outer.rates.items()})
     round_seed = derive(seed, "round", state.meta.version)
-    updates = dropped_in_a_row = 0
+    updates, dropped = 0, state.dropped
     for batch in algorithm.minibatches(experiences, seed=round_seed):
         own = share(batch, rank, world)
-        gradient = algorithm.meta_gradient(state.meta, own, seed=round_seed) if own else Gradient({}, 0.0)
+        with job_code(f"the meta-gradient of round {state.meta.version}"):
+            gradient = algorithm.meta_gradient(state.meta, own, seed=round_seed) if own else Gradient({}, 0.0)
         values = combine(gradient)
         if not values:
             continue
         if not _finite(values):
-            dropped_in_a_row += 1
-            state = replace(state, dropped=state.dropped + 1)
-            if dropped_in_a_row >= DROPPED_IN_A_ROW:
-                raise TrainingFailed(
-                    f"{DROPPED_IN_A_ROW} meta-gradients in a row were not finite in round {state.meta.version}; "
-                    "a smaller inner_lr, warp_lr or init_lr, or clip_norm, may help"
-                )
+            state = _drop(state, max_bad)
             continue
-        dropped_in_a_row = 0
         params, optimiser = outer_step(outer, state.outer, state.meta.params, values)
-        state = replace(state, meta=replace(state.meta, params=params), outer=optimiser)
+        state = replace(state, meta=replace(state.meta, params=params), outer=optimiser, bad_in_a_row=0)
         updates += 1
+    if not updates and state.dropped == dropped and _all_diverged(experiences):
+        state = _drop(state, max_bad)
     meta = replace(state.meta, version=state.meta.version + 1, stats=_running(state.meta.stats, experiences))
     metrics = _metrics(experiences) | {"updates": float(updates), "learn_s": time.perf_counter() - started}
     return replace(state, meta=meta), metrics
+
+
+def _drop(state: LearnerState, max_bad: int) -> LearnerState:
+    """Count one dropped meta-gradient.
+
+    Raises:
+        TrainingFailed: it is one too many.
+    """
+    state = replace(state, dropped=state.dropped + 1, bad_in_a_row=state.bad_in_a_row + 1)
+    if state.bad_in_a_row >= max_bad:
+        raise TrainingFailed(
+            f"{state.bad_in_a_row} meta-gradients in a row were not finite, the last in round {state.meta.version}; "
+            "a smaller inner_lr, warp_lr or init_lr, or clip_norm, may help",
+            field="/training/max_bad_updates",
+            rule=f"fewer than {max_bad} in a row",
+            value=state.bad_in_a_row,
+        )
+    return state
+
+
+def _all_diverged(experiences: Sequence[Experience]) -> bool:
+    """Whether no task of the round taught anything, because its numbers were not finite."""
+    return bool(experiences) and all(experience.metrics.get("diverged") for experience in experiences)
 
 
 def _finite(values: Mapping[str, torch.Tensor]) -> bool:

@@ -8,6 +8,7 @@ import torch
 
 from warploom.algorithms.base import Algorithm
 from warploom.codec import pack_experiences, unpack_meta
+from warploom.guard import job_code
 from warploom.replay import Chunk, Replay
 from warploom.seeding import derive
 from warploom.spec import JobSpec
@@ -74,7 +75,8 @@ class RolloutLoop:
         meta = self._refresh()
         if meta is None:
             return False
-        experiences = collect(self._algorithm, self._spec, meta, claim.unit)
+        with job_code(f"the rollout of unit {claim.unit}"):
+            experiences = collect(self._algorithm, self._spec, meta, claim.unit)
         how = self._spec.replay
         blobs = pack_experiences(experiences, dtype=how.dtype, delta=how.delta, compression=how.compression)
         self._pending = [

@@ -79,6 +79,12 @@ class TrainingSpec(Config):
         le=1000,
         description="losses of its run in a row, without progress, after which the job still goes on",
     )
+    max_stall_s: float = Field(
+        3600, gt=0, le=1e9, description="seconds without a stored unit, an event or a round after which the job fails"
+    )
+    max_bad_updates: int = Field(
+        20, ge=1, le=1_000_000, description="non-finite meta-gradients in a row, each dropped, at which the job fails"
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant",
         description="what becomes of all outer step sizes over the rounds: they stay; fall to 0 in a line, or along "

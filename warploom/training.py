@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from warploom.algorithms.base import Algorithm
 from warploom.codec import pack_meta, pack_tensors, unpack_experiences, unpack_meta, unpack_tensors
-from warploom.errors import ReplayCorrupt, WireError
+from warploom.errors import ReplayCorrupt, Unavailable, WireError
 from warploom.learner import LearnerState, alone, learn_round
 from warploom.outer import OuterState
 from warploom.replay import Replay, Unit
@@ -64,7 +64,7 @@ def pack_state(state: LearnerState) -> dict[str, bytes]:
     """A learner's state as the files of a checkpoint."""
     outer = {f"m/{name}": value for name, value in state.outer.first.items()}
     outer |= {f"v/{name}": value for name, value in state.outer.second.items()}
-    header = {"count": state.outer.count, "dropped": state.dropped}
+    header = {"count": state.outer.count, "dropped": state.dropped, "bad_in_a_row": state.bad_in_a_row}
     return {"meta.safetensors": pack_meta(state.meta), "outer.safetensors": pack_tensors("outer", outer, header)}
 
 
@@ -74,7 +74,8 @@ def unpack_state(files: Mapping[str, bytes]) -> LearnerState:
     first = {name[2:]: value for name, value in tensors.items() if name.startswith("m/")}
     second = {name[2:]: value for name, value in tensors.items() if name.startswith("v/")}
     count = {name: int(n) for name, n in header["count"].items()}
-    return LearnerState(unpack_meta(files["meta.safetensors"]), OuterState(first, second, count), header["dropped"])
+    meta, outer = unpack_meta(files["meta.safetensors"]), OuterState(first, second, count)
+    return LearnerState(meta, outer, header["dropped"], header["bad_in_a_row"])
 
 
 def read_unit(spec: JobSpec, unit: Unit) -> list[Experience]:
@@ -132,6 +133,17 @@ class LearnerLoop:
             self._replay.reset(self.state.meta.version)
             self._replay.publish(self.state.meta.version, pack_meta(self.state.meta))
 
+    def reopen(self) -> None:
+        """Go on after the buffer did not answer: it may have lost everything, or only the last word.
+
+        Raises:
+            Unavailable: it still does not answer.
+        """
+        try:
+            self._replay.publish(self.state.meta.version, pack_meta(self.state.meta))
+        except Unavailable:
+            self.start()
+
     def step(self) -> bool:
         """One round; False when the buffer does not hold enough for it yet.
 
@@ -158,6 +170,7 @@ class LearnerLoop:
             rank=self._group.rank,
             world=self._group.world,
             combine=self._group.combine,
+            max_bad=self._spec.training.max_bad_updates,
         )
         if self._group.rank == 0:
             self._publish(before, experiences, metrics)
@@ -204,7 +217,6 @@ class LearnerLoop:
             lost = self.state.dropped - before.dropped
             self._report("warning", {"message": f"{lost} non-finite meta-gradients dropped in round {meta.version}"})
         now = time.perf_counter()
-        stored = self._replay.stats()
         lag = [before.meta.version - experience.version for experience in experiences]
         self._report(
             "round",
@@ -214,10 +226,17 @@ class LearnerLoop:
                 "tasks_done": meta.version * training.meta_batch,
                 "seconds": now - self._since,
                 "staleness": sum(lag) / len(lag) if lag else 0.0,
-                "replay_units": stored.units,
-                "replay_bytes": stored.bytes,
-                "rejected": stored.rejected,
+                **self._stored(),
+                "dropped": self.state.dropped,
                 **metrics,
             },
         )
         self._since = now
+
+    def _stored(self) -> dict[str, int]:
+        """What the buffer holds; nothing while it does not answer, because the round is done all the same."""
+        try:
+            stored = self._replay.stats()
+        except Unavailable:
+            return {}
+        return {"replay_units": stored.units, "replay_bytes": stored.bytes, "rejected": stored.rejected}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
+
+import structlog
 
 from service.checkpoints import CheckpointStore
 from service.connection import Connections, connect
@@ -13,10 +17,15 @@ from service.jobs import JobStore
 from service.models import ModelStore
 from service.replay import RedisReplay
 from service.settings import Settings
+from warploom.errors import Unavailable
 from warploom.plan import plan_of
 from warploom.spec import JobSpec
 
+log = structlog.get_logger()
 UNIT_LEASE_S = 10.0
+PATIENCE_S = 300.0  # an actor waits so long for Redis before it gives up
+SILENT_S = 1.0
+UNTOLD_MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -37,18 +46,57 @@ class JobContext:
         self.assignment = assignment
         self.settings = Settings.model_validate(assignment.settings)
         self.spec = JobSpec.parse(assignment.spec)
-        self.connections: Connections = connect(self.settings)
+        self.connections: Connections = connect(self.settings, wait_s=PATIENCE_S)
         self.jobs = JobStore(self.connections)
         self.events = EventLog(self.connections)
         self.models = ModelStore(self.connections)
         self.checkpoints = CheckpointStore.of(self.settings, assignment.job_id, generation=assignment.generation)
-        self.plan = plan_of(self.spec, lease_s=UNIT_LEASE_S)
-        self.replay = RedisReplay(self.connections, assignment.job_id, assignment.generation, self.plan)
+        self.replay = replay_of(self.connections, assignment)
+        self._untold: deque[tuple[str, dict[str, Any]]] = deque(maxlen=UNTOLD_MOST)
+        self._silent_until = 0.0
 
     def report(self, kind: str, data: dict[str, Any]) -> None:
-        """Add an event to the job's history; numbers that JSON has no word for become null."""
-        clean = {key: None if _unspeakable(value) else value for key, value in data.items()}
-        self.events.append(self.assignment.job_id, kind, clean, generation=self.assignment.generation)
+        """Add an event to the job's history; numbers that JSON has no word for become null.
+
+        While the state server is away events are kept, in order, and told later.
+
+        Raises:
+            Fenced: a newer generation owns the job.
+        """
+        self._untold.append((kind, {key: None if _unspeakable(value) else value for key, value in data.items()}))
+        if time.monotonic() >= self._silent_until:
+            self._tell()
+
+    def tell_all(self) -> None:
+        """Tell what is still untold, and wait for the state server if need be.
+
+        Raises:
+            Unavailable: it does not come back.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while self._untold and time.monotonic() < deadline:
+            if not self._tell():
+                time.sleep(SILENT_S)
+        if self._untold:
+            raise Unavailable(f"{len(self._untold)} events could not be stored")
+
+    def _tell(self) -> bool:
+        owner = self.assignment
+        try:
+            while self._untold:
+                self.events.append(owner.job_id, *self._untold[0], generation=owner.generation)
+                self._untold.popleft()
+        except Unavailable as error:
+            log.warning("events wait for redis", error=error.message, waiting=len(self._untold))
+            self._silent_until = time.monotonic() + SILENT_S
+            return False
+        return True
+
+
+def replay_of(connections: Connections, assignment: Assignment) -> RedisReplay:
+    """The buffer of a job, as one of its generations sees it."""
+    plan = plan_of(JobSpec.parse(assignment.spec), lease_s=UNIT_LEASE_S)
+    return RedisReplay(connections, assignment.job_id, assignment.generation, plan)
 
 
 def shipped(settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from warploom.build import build
 from warploom.codec import pack_model, unpack_meta
 from warploom.errors import Unavailable
 from warploom.evaluation import evaluate, held_out
+from warploom.guard import job_code
 from warploom.records import Model
 from warploom.spec import JobSpec
 from warploom.types import MetaState
@@ -67,6 +69,7 @@ class Evaluator:
         )
         context.report("model", {"name": model.name, "version": model.version})
         self._show(context, metrics)
+        context.tell_all()
         return model.name
 
     def _show(self, context: JobContext, metrics: dict[str, float]) -> None:
@@ -85,9 +88,10 @@ class Evaluator:
                 known = found.version
                 last = known >= spec.training.rounds
                 if known >= due or last:
-                    metrics = evaluate(algorithm, found, held_out(spec), seed=spec.training.seed)
+                    with job_code(f"the evaluation after round {known}"):
+                        metrics = evaluate(algorithm, found, held_out(spec), seed=spec.training.seed)
                     context.report("evaluation", {"meta_step": known, **metrics})
-                    self._note(context, known, metrics["loss"])
+                    self._note(context, known, metrics.get("loss", math.nan))
                     due = (known // spec.evaluation.every + 1) * spec.evaluation.every
                 if last:
                     return metrics, found

@@ -6,15 +6,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from warploom.algorithms.base import Algorithm
 from warploom.build import build
+from warploom.errors import Unavailable
+from warploom.guard import job_code
 from warploom.learner import LearnerState
+from warploom.plan import plan_of
 from warploom.records import Progress
 from warploom.replay import Replay
 from warploom.spec import JobSpec
@@ -25,10 +30,12 @@ from workers import placement
 from workers.context import Assignment, JobContext
 from workers.saving import Saver, load
 
+log = structlog.get_logger()
 IDLE_S = 0.005
+AWAY_S = 0.5
 PROGRESS_S = 1.0
 PATIENT_S = 5.0
-SHOWN = ("support_loss", "support_loss_first", "updates", "learn_s", "seconds", "staleness", "rejected")
+SHOWN = ("support_loss", "support_loss_first", "updates", "learn_s", "seconds", "staleness", "rejected", "dropped")
 
 
 class LearnerWorker:
@@ -98,24 +105,46 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
     """One learner's whole life: restore, open the buffer, all rounds, or those until `left` is set."""
     spec, leader = context.spec, group.rank == 0
     use_threads(_threads(spec, group.world))
-    algorithm = build(spec)
+    with job_code("building the model"):
+        algorithm = build(spec)
     state = restore(context, algorithm)
     device = "cuda" if spec.resources.learner_gpus > 0 and torch.cuda.is_available() else "cpu"
-    state = LearnerState(state.meta.to(device), state.outer, state.dropped)
+    state = replace(state, meta=state.meta.to(device))
     replay: Replay = context.replay if group.world == 1 else Patient(context.replay)
     progress, save = _Progress(context), Saver(context)
     loop = LearnerLoop(algorithm, spec, replay, state, report=progress.report, checkpoint=save, group=group)
     if leader:
         _check_budget(context, algorithm, state)
-    loop.start()
-    while not loop.done and not (left and left.is_set()):
-        if not loop.step() and group.world == 1:
-            time.sleep(IDLE_S)
+    _go(loop, group, left or threading.Event())
     if leader and not loop.done:
         save(loop.state, now=True)
     if leader:
         progress.tell()
+        context.tell_all()
     return loop.state.meta.version
+
+
+def _go(loop: LearnerLoop, group: Group, left: threading.Event) -> None:
+    """All rounds, or those until `left` is set. A learner alone waits for a buffer that is away and opens it anew.
+
+    The learners of a group cannot wait each for itself: their run ends, and the next goes on from the checkpoint.
+    """
+    away = group.world == 1
+    if not away:
+        loop.start()
+    while (away or not loop.done) and not left.is_set():
+        try:
+            if away:
+                loop.reopen()
+                away = False
+            elif not loop.step() and group.world == 1:
+                time.sleep(IDLE_S)
+        except Unavailable as error:
+            if group.world > 1:
+                raise
+            log.warning("the replay is away", error=error.message)
+            away = True
+            time.sleep(AWAY_S)
 
 
 def _threads(spec: JobSpec, world: int) -> int:
@@ -141,7 +170,7 @@ def _check_budget(context: JobContext, algorithm: Algorithm[Any], state: Learner
         return
     per_point = sum(meta.params[name].numel() for name in algorithm.adaptable) * 4
     points = -(-config.inner_steps // config.record_every)
-    context.plan.check_unit_bytes((points + 1) * per_point * context.spec.training.unit)
+    plan_of(context.spec).check_unit_bytes((points + 1) * per_point * context.spec.training.unit)
 
 
 class _Progress:
@@ -174,7 +203,10 @@ class _Progress:
         if self._latest is None:
             return
         owner, settings = self._context.assignment, self._context.settings
-        self._context.jobs.heartbeat(owner.job_id, owner.generation, settings.lease_s, progress=self._latest)
+        try:
+            self._context.jobs.heartbeat(owner.job_id, owner.generation, settings.lease_s, progress=self._latest)
+        except Unavailable as error:
+            log.warning("the progress was not stored", error=error.message)
 
 
 class TorchGroup:

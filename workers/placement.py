@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from warploom.errors import WarploomError
+from warploom.errors import OutOfMemory, WarploomError
+from warploom.guard import is_out_of_memory
 
 STORE_BYTES = 128 * 2**20  # data goes through Redis; Ray's own store carries results of a few bytes
 LEAST_SLOTS = 16
@@ -69,18 +70,27 @@ def result(future: Any) -> Any:
     """The result of a finished future.
 
     Raises:
-        ActorLost: its process died.
+        ActorLost: its process died, or cannot be reached.
+        OutOfMemory: it needed more memory than there is.
         WarploomError: raised by the method.
     """
     try:
         return ray.get(future)
-    except RayActorError as error:
-        raise ActorLost(str(error).splitlines()[0]) from None
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, WarploomError):
             raise cause from None
+        if is_out_of_memory(cause):
+            raise OutOfMemory(f"{type(cause).__name__}: {cause}") from error
         raise WarploomError(f"{type(cause).__name__}: {cause}") from error
+    except OutOfMemoryError as error:
+        raise OutOfMemory(f"ended by Ray, because its node ran out of memory: {_first_line(error)}") from None
+    except RayError as error:
+        raise ActorLost(_first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def kill(actor: Any) -> None:

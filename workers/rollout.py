@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import structlog
 import torch
 
 from warploom.build import build
@@ -13,8 +14,9 @@ from warploom.rollout import RolloutLoop
 from warploom.threads import use_threads
 from workers.context import UNIT_LEASE_S, Assignment, JobContext
 
+log = structlog.get_logger()
 IDLE_S = 0.01
-PATIENCE_S = 60.0
+AWAY_S = 1.0
 
 
 class RolloutWorker:
@@ -62,17 +64,13 @@ class RolloutWorker:
 
 
 def _until_done(context: JobContext, loop: RolloutLoop) -> None:
-    silent_since: float | None = None
+    """Work; while Redis is away, wait: the supervisor ends whom it does not need."""
     while True:
         try:
-            worked = loop.step()
-            silent_since = None
-            if not worked:
+            if not loop.step():
                 if context.replay.done():
                     return
                 time.sleep(IDLE_S)
-        except Unavailable:
-            silent_since = silent_since or time.monotonic()
-            if time.monotonic() - silent_since > PATIENCE_S:
-                raise
-            time.sleep(1.0)
+        except Unavailable as error:
+            log.warning("the replay is away", error=error.message)
+            time.sleep(AWAY_S)

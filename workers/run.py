@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import structlog
 
 from service.connection import Connections
 from service.events import EventLog
 from service.jobs import JobClaim, JobStore, ran_s
+from service.replay import RedisReplay
 from service.settings import Settings
-from warploom.errors import (
-    DataMissing,
-    Fenced,
-    InvalidInput,
-    RuntimeExceeded,
-    TrainingFailed,
-    Unavailable,
-    WarploomError,
-)
-from warploom.records import CANCELLED, CANCELLING, FAILED, RUNNING, SUCCEEDED, Failure
+from warploom.errors import Fenced, RunsLost, RuntimeExceeded, Unavailable, WarploomError
+from warploom.records import CANCELLED, CANCELLING, FAILED, RUNNING, SUCCEEDED
 from warploom.spec import JobSpec
 from workers import placement
-from workers.context import Assignment, shipped
-from workers.evaluator import Evaluator
-from workers.learner import LearnerGroup, LearnerWorker
-from workers.rollout import RolloutWorker
+from workers.context import Assignment, replay_of, shipped
+from workers.failures import failure_of
+from workers.parts import EVALUATOR, LEARNER, Cast, Crashes, Part
+from workers.stall import StallWatch
 
 log = structlog.get_logger()
 LEAVE_S = 10.0  # less than a supervisor waits for its runs when it goes
-CRASHES_IN_A_MINUTE = 10
 WATCH_S = 0.5
+AGAIN_S = 1.0
+STARTING, TRAINING, EVALUATING = "starting", "training", "evaluating"
+Answer = TypeVar("Answer")
 
 
 class _Stop(Exception):
@@ -44,31 +37,6 @@ class _Stop(Exception):
 
 class _Retry(Exception):
     """The learner died: start over from the checkpoint, as a new generation."""
-
-
-@dataclass
-class _Part:
-    """One actor of the run."""
-
-    role: str
-    ident: str
-    actor: Any
-    future: Any
-    restart: Callable[[], _Part] | None = None
-
-
-@dataclass
-class _Crashes:
-    """Deaths of replaceable actors; too many in a minute end the run."""
-
-    times: deque[float] = field(default_factory=deque)
-
-    def too_many(self) -> bool:
-        now = time.monotonic()
-        self.times.append(now)
-        while self.times and now - self.times[0] > 60:
-            self.times.popleft()
-        return len(self.times) > CRASHES_IN_A_MINUTE
 
 
 class JobRun:
@@ -97,9 +65,12 @@ class JobRun:
             spec=claim.job.spec,
             settings=shipped(settings),
         )
-        self._parts: list[_Part] = []
-        self._crashes = _Crashes()
-        self._phase = "starting"
+        self._replay: RedisReplay = replay_of(connections, self._assignment)
+        self._watch = StallWatch(claim.job.id, self._events, self._replay, self._spec.training.max_stall_s)
+        self._cast = Cast(self._assignment, self._spec)
+        self._parts: list[Part] = []
+        self._crashes = Crashes(self._cast.rollouts + 1)
+        self._phase = STARTING
         self._state = claim.job.state
         self._lost_in_a_row = claim.job.lost_in_a_row
         self._ran_s, self._began = ran_s(claim.job), time.monotonic()
@@ -132,7 +103,7 @@ class JobRun:
         except WarploomError as error:
             self._fail(error)
         else:
-            self._jobs.finish(self._job_id, self._generation, SUCCEEDED, model=model)
+            self._insist(lambda: self._jobs.finish(self._job_id, self._generation, SUCCEEDED, model=model))
 
     def _train(self) -> str:
         """The model's name."""
@@ -142,7 +113,8 @@ class JobRun:
             raise _Stop
         self._start_all()
         while True:
-            self._beat()
+            if self._beat():
+                self._look_for_trouble()
             self._check_runtime()
             if not self._wanted():
                 self._let_leave()
@@ -161,7 +133,7 @@ class JobRun:
         if self._leave_by is None:
             self._leave_by = now + LEAVE_S
             for part in self._parts:
-                if part.role == "learner":
+                if part.role == LEARNER:
                     placement.call(part.actor, "leave")
         if now > self._leave_by:
             raise _Stop
@@ -169,39 +141,18 @@ class JobRun:
     def _rest(self) -> None:
         self._kill_all()
         if self._state == CANCELLING:
-            self._jobs.finish(self._job_id, self._generation, CANCELLED)
+            self._insist(lambda: self._jobs.finish(self._job_id, self._generation, CANCELLED))
         else:
-            self._jobs.release(self._job_id, self._generation)
+            self._insist(lambda: self._jobs.release(self._job_id, self._generation))
 
     def _start_all(self) -> None:
-        kind = LearnerWorker if self._spec.training.learners == 1 else LearnerGroup
         resources = self._spec.resources
         if max(resources.learner_gpus, resources.rollout_gpus) > 0 and not placement.available_gpus(1.0):
             self._tell("warning", {"message": "the cluster has no GPU; the job runs on CPUs"})
-        gpus = resources.learner_gpus if kind is LearnerWorker else 0.0
-        self._parts.append(self._start("learner", "learner", kind, 0.0, gpus, max_concurrency=2))
-        self._parts.append(self._start_evaluator())
-        wanted = self._spec.training.rollouts if self._spec.training.rounds else 0
-        self._parts += [self._start_rollout(f"rollout-{i}") for i in range(wanted)]
-        self._phase = "training"
+        self._parts = self._cast.all()
+        self._phase = TRAINING
 
-    def _start(self, role: str, ident: str, kind: type, cpus: float, gpus: float, *more: Any, **options: Any) -> _Part:
-        gpus = placement.available_gpus(gpus)
-        actor = placement.start_actor(kind, self._assignment, *more, cpus=cpus, gpus=gpus, **options)
-        return _Part(role, ident, actor, placement.call(actor, "run"))
-
-    def _start_evaluator(self) -> _Part:
-        part = self._start("evaluator", "evaluator", Evaluator, 0.0, 0.0)
-        part.restart = self._start_evaluator
-        return part
-
-    def _start_rollout(self, ident: str) -> _Part:
-        resources = self._spec.resources
-        part = self._start("rollout", ident, RolloutWorker, resources.rollout_cpus, resources.rollout_gpus, ident)
-        part.restart = lambda: self._start_rollout(ident)
-        return part
-
-    def _ended(self, part: _Part) -> str | None:
+    def _ended(self, part: Part) -> str | None:
         """What an actor's end means: a model's name from the evaluator, else nothing, a restart, or an error."""
         self._parts.remove(part)
         try:
@@ -209,36 +160,54 @@ class JobRun:
         except placement.ActorLost as error:
             self._lost(part, str(error))
             return None
-        if part.role == "learner":
+        except Unavailable as error:  # of Redis or of the checkpoints, for longer than the actor would wait
+            self._lost(part, error.message)
+            return None
+        if part.role == LEARNER:
             if outcome < self._spec.training.rounds:
                 raise _Stop
-            self._phase = "evaluating"
-        return str(outcome) if part.role == "evaluator" else None
+            self._phase = EVALUATING
+        return str(outcome) if part.role == EVALUATOR else None
 
-    def _lost(self, part: _Part, message: str) -> None:
+    def _lost(self, part: Part, message: str) -> None:
         self._log.warning("actor lost", role=part.role, ident=part.ident, reason=message)
         self._tell("worker_lost", {"role": part.role, "ident": part.ident, "message": message})
         if part.restart is None:
             raise _Retry(f"the {part.role} died")
         if self._crashes.too_many():
-            raise WarploomError(f"{CRASHES_IN_A_MINUTE} actors of the job died within a minute; last: {message}")
+            raise RunsLost(f"more than {self._crashes.most} actors of the job died within a minute; last: {message}")
         self._parts.append(part.restart())
 
-    def _beat(self) -> None:
+    def _beat(self) -> bool:
+        """Renew the lease when it is time; whether that was done."""
         now = time.monotonic()
         if now - self._beaten < self._settings.heartbeat_s and self._beaten:
-            return
+            return False
         self._beaten = now
         try:
             lease_s, phase = self._settings.lease_s, self._phase
             self._state = self._jobs.heartbeat(self._job_id, self._generation, lease_s, phase=phase)
         except Unavailable as error:
             self._log.warning("redis is away", error=error.message)
+            self._watch.forget()
+            return False
+        return True
+
+    def _look_for_trouble(self) -> None:
+        try:
+            if self._state == RUNNING:
+                self._watch.check()
+            if self._phase == EVALUATING and not self._replay.done() and all(p.role != LEARNER for p in self._parts):
+                # The replay server lost the last version before the evaluator read it: publish it anew.
+                self._parts.append(self._cast.learner())
+        except Unavailable as error:
+            self._log.warning("redis is away", error=error.message)
+            self._watch.forget()
 
     def _check_retries(self) -> None:
         most = self._spec.training.max_retries
         if self._lost_in_a_row > most:
-            raise WarploomError(
+            raise RunsLost(
                 f"gave up: the run was lost {self._lost_in_a_row} times in a row without getting further, and "
                 f"training.max_retries is {most}"
             )
@@ -255,22 +224,30 @@ class JobRun:
     def _give_back(self, reason: str, *, lost: bool = False) -> None:
         self._kill_all()
         self._tell("warning", {"message": f"{reason}; the job starts again from its last checkpoint"})
-        self._jobs.release(self._job_id, self._generation, lost=lost)
+        self._insist(lambda: self._jobs.release(self._job_id, self._generation, lost=lost))
 
     def _fail(self, error: WarploomError) -> None:
         self._kill_all()
-        user = isinstance(error, InvalidInput | DataMissing | TrainingFailed | RuntimeExceeded)
-        failure = Failure(
-            code=error.code,
-            message=error.message,
-            category="user" if user else "system",
-            retryable=not user,
-        )
+        failure = failure_of(error)
         self._log.error("job failed", code=error.code, message=error.message)
-        self._jobs.finish(self._job_id, self._generation, FAILED, error=failure)
+        self._insist(lambda: self._jobs.finish(self._job_id, self._generation, FAILED, error=failure))
 
-    def _tell(self, kind: str, data: dict[str, Any]) -> None:
-        self._events.append(self._job_id, kind, data, generation=self._generation)
+    def _tell(self, kind: str, data: dict[str, str]) -> None:
+        try:
+            self._events.append(self._job_id, kind, data, generation=self._generation)
+        except Unavailable as error:
+            self._log.warning("an event was not stored", kind=kind, error=error.message)
+
+    def _insist(self, move: Callable[[], Answer]) -> Answer:
+        """Do a move of the record, however long Redis is away; only a supervisor that goes does not wait."""
+        while True:
+            try:
+                return move()
+            except Unavailable as error:
+                if self._stopping.is_set():
+                    raise
+                self._log.warning("redis is away", error=error.message)
+            time.sleep(AGAIN_S)
 
     def _kill_all(self) -> None:
         for part in self._parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,11 +29,15 @@ JOB_S = 200.0
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A Ray of this test session."""
-    placement.start_ray(None)
-    yield
-    placement.stop_ray()
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray of this test session; among its data is a file whose reading never ends."""
+    data = tmp_path_factory.mktemp("data")
+    os.mkfifo(data / "endless.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARPLOOM_DATA", str(data))
+        placement.start_ray(None)
+        yield
+        placement.stop_ray()
 
 
 @dataclass

@@ -190,7 +190,10 @@ def test_jobs_that_cannot_work_fail_alone_with_the_reason(service: Service, monk
     too_small = sine()
     too_small["replay"] = {"max_bytes": 2**20}
     too_small["model"] = {"name": "warp_mlp", "hidden": [400, 400]}
-    good, bad, large = service.submit(sine()), service.submit(diverging), service.submit(too_small)
+    endless = sine(max_stall_s=4.0) | {"task": {"name": "arrays", "file": "endless.npz"}}
+    giant = sine() | {"model": {"name": "warp_mlp", "hidden": [300_000, 300_000]}}
+    bad, large = service.submit(diverging), service.submit(too_small)
+    hanging, huge, good = service.submit(endless), service.submit(giant), service.submit(sine())
     failed = service.wait(bad)
     assert failed.state == "failed"
     assert failed.error is not None
@@ -198,7 +201,16 @@ def test_jobs_that_cannot_work_fail_alone_with_the_reason(service: Service, monk
     refused = service.wait(large)
     assert refused.error is not None
     assert "replay.max_bytes" in refused.error.message
-    assert service.wait(good).state == "succeeded"
+    ends = {
+        job_id: (job.state, job.error and (job.error.code, job.error.category, job.error.retryable))
+        for job_id in (hanging, huge, good)
+        for job in (service.wait(job_id),)
+    }
+    assert ends == {
+        hanging: ("failed", ("stalled", "user", True)),
+        huge: ("failed", ("out_of_memory", "capacity", True)),
+        good: ("succeeded", None),
+    }
 
 
 def test_a_job_that_wants_gpus_runs_on_cpus_where_there_are_none(service: Service) -> None:

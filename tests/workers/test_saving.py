@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+import workers.context
 from service import storage
 from service.connection import Connections
+from service.events import EventLog
 from service.jobs import JobStore
 from service.settings import Settings
+from tests.support.proxy import Proxy
 from warploom.learner import LearnerState
 from warploom.spec import JobSpec
 from warploom.types import MetaState
@@ -79,3 +82,24 @@ def test_a_damaged_checkpoint_is_told(context: JobContext) -> None:
     ((_, data),) = events(context, "checkpoint_skipped")
     assert data["meta_step"] == 2
     assert "SHA-256" in data["message"]
+
+
+def test_events_of_an_outage_are_told_in_order_when_it_is_over(
+    connections: Connections, redis_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.context, "SILENT_S", 0.0)
+    jobs = JobStore(connections)
+    job = jobs.create(SPEC)
+    assert jobs.claim("test", 60.0)
+    with Proxy(redis_settings.state_url) as proxy:
+        settings = redis_settings.model_copy(update={"state_url": proxy.url})
+        context = JobContext(Assignment(job.id, job.name, 1, SPEC.to_json(), shipped(settings)))
+        context.report("round", {"meta_step": 1})
+        proxy.away(True)
+        context.report("round", {"meta_step": 2, "loss": float("nan")})
+        context.report("round", {"meta_step": 3})
+        proxy.away(False)
+        context.tell_all()
+        context.connections.close()
+    told = [event.data for event in EventLog(connections).list(job.id) if event.kind == "round"]
+    assert told == [{"meta_step": 1}, {"meta_step": 2, "loss": None}, {"meta_step": 3}]
