@@ -58,7 +58,8 @@ def _adapt_request(services: Services, name: str, given: AdaptInput) -> tuple[Mo
         rule = f"from 0 to {settings.max_steps}"
         message = f"/steps: must be {rule}, got {options.steps}"
         raise InvalidInput(message, field="/steps", rule=rule, value=options.steps)
-    task = support.check(model, given.x, given.y, given.query_x, max_rows=settings.max_support_rows)
+    task = support.check(model, given.x, given.y, given.query_x, max_rows=services.limits.most("support_rows"))
+    services.limits.take(rows_per_minute=len(task.x) + (0 if task.query_x is None else len(task.query_x)))
     arrays = {"support_x": task.x, "support_y": task.y}
     if task.query_x is not None:
         arrays["query_x"] = task.query_x
@@ -68,7 +69,8 @@ def _adapt_request(services: Services, name: str, given: AdaptInput) -> tuple[Mo
 def _predict_request(services: Services, adaptation_id: str, query_x: Any) -> tuple[Model, AdaptationRequest]:
     kept = Adaptation.model_validate(services.queue.kept(adaptation_id)[0])
     model = services.models.get(kept.model, kept.version)
-    queries = support.inputs(model, query_x, "/query/x", services.settings.max_support_rows)
+    queries = support.inputs(model, query_x, "/query/x", services.limits.most("support_rows"))
+    services.limits.take(rows_per_minute=len(queries))
     options = Options(steps=kept.steps, lr=kept.lr)
     return model, _request(services, "predict", model, {"query_x": queries}, options, adaptation_id)
 

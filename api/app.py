@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from api import errors, pages
 from api.deps import Access
 from api.metrics import Metrics
-from api.middleware import BearerAuth, BodyLimit, RequestContext
+from api.middleware import BearerAuth, BodyGuard, RequestContext
 from api.routes import account, adaptations, catalog, events, health, jobs, keys, models, sweeps
 from api.state import Services
 from service.connection import Connections
@@ -67,8 +67,8 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     app.include_router(health.router)
     pages.install(app)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(BearerAuth, identify=services.keys.identify)
+    app.add_middleware(BodyGuard, settings=settings, charge=services.charge)
+    app.add_middleware(BearerAuth, admit=services.admit)
     app.add_middleware(RequestContext, metrics=app.state.metrics)
     return app
 

@@ -112,10 +112,15 @@ def response(
     if isinstance(error, Unauthenticated):
         extra.setdefault("WWW-Authenticate", "Bearer")
     if isinstance(error, RateLimited):
-        extra.setdefault("Retry-After", str(max(1, math.ceil(error.retry_after_s))))
+        extra.update(retry_after(error))
     if error.status == 503:
         extra.setdefault("Retry-After", "1")
     return JSONResponse(problem, error.status, headers=extra, media_type="application/problem+json")
+
+
+def retry_after(error: RateLimited) -> dict[str, str]:
+    """The header that says when to try again."""
+    return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
 
 
 def clipped(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,11 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import errors
 from api.metrics import Metrics
 from service.auth import HEADER
+from service.settings import Settings
 from service.tenancy import Caller
-from warploom.errors import TooLarge, Unauthenticated, WarploomError
+from warploom.errors import RateLimited, TooLarge, Unauthenticated, WarploomError
 
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 PRIVATE = "/v1"
+CLOSE = {"Connection": "close"}
+SLOWEST_BYTES_PER_S = 16 * 1024
 CALLER = "warploom.caller"  # in the scope of a request that was let in
 
 
@@ -57,52 +62,17 @@ class RequestContext:
                 await answer(scope, receive, tagged)
 
 
-class BodyLimit:
-    """Refuses a body over the limit, also one that comes without its length or with a false one."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        stated = Headers(scope=scope).get("content-length", "")
-        if stated.isdecimal() and (len(stated) > 15 or int(stated) > self.max_bytes):
-            error = TooLarge(**self._facts(stated[:20]))
-            await errors.response(scope, error, headers={"Connection": "close"})(scope, receive, send)
-            return
-        await self.app(scope, self._counted(receive), send)
-
-    def _counted(self, receive: Receive) -> Receive:
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self.max_bytes:
-                    # Of all exceptions, only this one passes unchanged through the framework's reading of bodies.
-                    raise HTTPException(413, self._facts(seen)["message"], headers={"Connection": "close"})
-            return message
-
-        return counted
-
-    def _facts(self, value: object) -> dict[str, str]:
-        rule = f"at most {self.max_bytes} bytes"
-        message = f"the body is too large: {rule} are accepted"
-        return {"message": message, "field": "", "rule": rule, "value": str(value)}
-
-
 class BearerAuth:
-    """Lets a request to the private part in only with an API key, and notes whose it is."""
+    """Lets a request to the private part in only with an API key that may send it, and notes whose it is.
 
-    def __init__(self, app: ASGIApp, identify: Callable[[str], Caller]) -> None:
+    Args:
+        app: what comes next.
+        admit: gives the caller for a key and the stated length of the body; runs on a thread.
+    """
+
+    def __init__(self, app: ASGIApp, admit: Callable[[str, int], Caller]) -> None:
         self.app = app
-        self.identify = identify
+        self.admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -110,16 +80,110 @@ class BearerAuth:
         if scope["type"] != "http" or not (path == PRIVATE or path.startswith(PRIVATE + "/")):
             await self.app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
         try:
-            scope[CALLER] = await self._admit(Headers(scope=scope).get("authorization", ""))
+            scope[CALLER] = await self._admit(headers.get("authorization", ""), stated_length(headers) or 0)
         except WarploomError as error:
-            await errors.response(scope, error)(scope, receive, send)
+            await errors.response(scope, error, headers=_goodbye(headers))(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    async def _admit(self, header: str) -> Caller:
+    async def _admit(self, header: str, body_bytes: int) -> Caller:
         scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             message = "an API key is needed: send it as 'Authorization: Bearer <key>'"
             raise Unauthenticated(message, field=HEADER, rule="Bearer <key>")
-        return await run_in_threadpool(self.identify, key.strip())
+        return await run_in_threadpool(self.admit, key.strip(), body_bytes)
+
+
+class BodyGuard:
+    """Reads along with a body, and refuses one that is too large, too slow or made to swell when it is parsed.
+
+    Args:
+        app: what comes next.
+        settings: the limits; a caller's own come first.
+        charge: counts a body whose length was not stated; runs on a thread.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, charge: Callable[[Caller, int], None]) -> None:
+        self.app = app
+        self.settings = settings
+        self.charge = charge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers, caller = Headers(scope=scope), scope.get(CALLER)
+        most = caller.limits["body_bytes"] if caller else self.settings.max_body_bytes
+        if (stated_length(headers) or 0) > most:
+            error = _too_large(most, headers["content-length"][:20])
+            await errors.response(scope, error, headers=CLOSE)(scope, receive, send)
+            return
+        body = _Body(
+            receive, self.settings, most, is_json="application/json" in headers.get("content-type", "").lower()
+        )
+        if caller is not None and stated_length(headers) is None:
+            body.charge = partial(self.charge, caller)
+        await self.app(scope, body.receive, send)
+
+
+class _Body:
+    """One request's body as it comes."""
+
+    def __init__(self, receive: Receive, settings: Settings, most: int, *, is_json: bool) -> None:
+        self._receive, self._settings, self._most, self._is_json = receive, settings, most, is_json
+        self._begun, self._seen, self._parts, self._complete = time.monotonic(), 0, 0, False
+        self.charge: Callable[[int], None] | None = None
+
+    async def receive(self) -> Message:
+        """The next piece. Of all exceptions, only HTTPException passes unchanged through the framework's reading."""
+        if self._complete:  # what is awaited now is the caller's going away
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._left_s())
+        except TimeoutError:
+            rule = f"a body within {self._settings.body_wait_s:g} s, and one more for each {SLOWEST_BYTES_PER_S} bytes"
+            raise HTTPException(408, f"the body comes too slowly; the rule is {rule}", headers=CLOSE) from None
+        if message["type"] == "http.request":
+            await self._note(message.get("body", b""), message.get("more_body", False))
+        return message
+
+    def _left_s(self) -> float:
+        allowed = self._settings.body_wait_s + self._seen / SLOWEST_BYTES_PER_S
+        return max(self._begun + allowed - time.monotonic(), 0.001)
+
+    async def _note(self, piece: bytes, more: bool) -> None:
+        self._seen += len(piece)
+        if self._seen > self._most:
+            raise HTTPException(413, _too_large(self._most, self._seen).message, headers=CLOSE)
+        if self._is_json:
+            self._parts += piece.count(b"[") + piece.count(b"{")
+            if self._parts > self._settings.max_json_parts:
+                rule = f"at most {self._settings.max_json_parts} arrays and objects"
+                raise HTTPException(413, f"the JSON body is too large: {rule} are accepted", headers=CLOSE)
+        self._complete = not more
+        if self._complete and self._seen and self.charge is not None:
+            try:
+                await run_in_threadpool(self.charge, self._seen)
+            except RateLimited as error:
+                raise HTTPException(429, error.message, headers=errors.retry_after(error)) from None
+
+
+def stated_length(headers: Headers) -> int | None:
+    """The body's length as stated, as far as it is a number; one with more than 15 digits stands for any that large."""
+    text = headers.get("content-length", "")
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    return int(text) if len(text) <= 15 else 10**15
+
+
+def _too_large(most: int, value: object) -> TooLarge:
+    rule = f"at most {most} bytes"
+    return TooLarge(f"the body is too large: {rule} are accepted", field="", rule=rule, value=str(value))
+
+
+def _goodbye(headers: Headers) -> Mapping[str, str]:
+    # A body that nobody will read must not keep the connection busy.
+    return CLOSE if stated_length(headers) or "transfer-encoding" in headers else {}

@@ -11,10 +11,12 @@ from service.connection import Connections
 from service.events import EventLog
 from service.fleet import Fleet
 from service.jobs import JobStore
+from service.limits import BYTES, REQUESTS, Limiter, resolved
 from service.models import ModelStore
 from service.settings import Settings
 from service.sweeps import SweepStore
 from service.tenancy import Caller
+from warploom.errors import TooLarge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Services:
     sweeps: SweepStore
     queue: AdaptationQueue
     keys: KeyRing
+    limits: Limiter
     fleet: Fleet
     live: Live = field(repr=False)
 
@@ -44,6 +47,7 @@ class Services:
             sweeps=SweepStore(connections),
             queue=AdaptationQueue(connections, ttl_s=settings.adaptation_ttl_s),
             keys=KeyRing(connections),
+            limits=Limiter(connections),
             fleet=Fleet(connections),
             live=Live(settings.state_url, settings.replay_url),
         )
@@ -59,4 +63,27 @@ class Services:
             sweeps=SweepStore(connections, caller=caller),
             queue=AdaptationQueue(connections, ttl_s=self.settings.adaptation_ttl_s, caller=caller),
             keys=KeyRing(connections, caller=caller),
+            limits=Limiter(connections, caller),
         )
+
+    def admit(self, token: str, body_bytes: int) -> Caller:
+        """Who sends this request, once it is counted.
+
+        Args:
+            token: the API key.
+            body_bytes: length of the body as far as it is stated.
+
+        Raises:
+            Unauthenticated: no such key.
+            RateLimited, TooLarge: the key's limits are used up.
+        """
+        caller = resolved(self.settings, self.keys.identify(token))
+        if body_bytes > caller.limits["body_bytes"]:
+            rule = f"at most {caller.limits['body_bytes']} bytes"
+            raise TooLarge(f"the body is too large: {rule} are accepted", field="", rule=rule, value=body_bytes)
+        Limiter(self.connections, caller).take(**{REQUESTS: 1, BYTES: body_bytes})
+        return caller
+
+    def charge(self, caller: Caller, body_bytes: int) -> None:
+        """Count a body whose length was not stated. Raises as `admit` does."""
+        Limiter(self.connections, caller).take(**{BYTES: body_bytes})

@@ -19,6 +19,7 @@ from typing import Any
 from service import ids, keys
 from service.connection import Connections
 from service.lifecycle import Clock, Fields, as_fields, clock_arg, seconds
+from service.limits import check_own
 from service.scripts import Script
 from service.tenancy import DEFAULT_TENANT, SCOPES, TENANT_PATTERN, Caller
 from warploom.errors import Conflict, InvalidInput, NotFound, Unauthenticated
@@ -102,6 +103,7 @@ class KeyRing:
         home = self._caller.tenant if self._caller else DEFAULT_TENANT
         tenant = tenant or home
         self._check_new(tenant, scopes, expires_at)
+        check_own(limits or {})
         key_id = ids.new_id("key")
         secret = _token(key_id)
         facts = {

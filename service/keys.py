@@ -15,6 +15,7 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
 | wl:once:<kind>:<sha256> | string | lifecycle            | 24 hours  | fingerprint of a request, id that it made |
 | wl:key:<id>             | hash   | auth                 | permanent | an API key's record, with its SHA-256     |
+| wl:active:<kind>:<key>  | set    | lifecycle            | permanent | a key's records, until they are seen ended|
 | wl:keys                 | zset   | auth                 | permanent | ids of keys, all of score 0               |
 
 Replay server (keys of one job share a hash tag)
@@ -33,6 +34,7 @@ Replay server (keys of one job share a hash tag)
 | wl:adapt:payload:<id>   | string | adaptations          | deadline  | the request's blob                        |
 | wl:adapt:reply:<id>     | stream | adaptations          | 10 min    | its answer, the only entry                |
 | wl:adapted:<id>         | hash   | adaptations          | setting   | kept parameters: info, blob               |
+| wl:limits:<key>         | hash   | limits               | 1 min *   | bucket -> its level, and when (ms)        |
 | wl:fleet                | zset   | fleet                | 1 day *   | live parts by end of life (ms)            |
 
 * renewed by every write. [:tenant]: absent for the default tenant; a model's <name> is `tenant/name` for any other.
@@ -59,17 +61,19 @@ PERMANENT = (
     re.compile(r"wl:model:([a-z0-9-]+/)?[A-Za-z0-9._-]+(:\d+)?"),
     re.compile(r"wl:key:key_[0-9a-z]{20}"),
     re.compile(r"wl:keys"),
+    re.compile(r"wl:active:(job|sweep):key_[0-9a-z]{20}"),
     re.compile(r"wl:adapt:requests"),
 )
 
 KEYS = "wl:keys"
+RECORD = "wl:record:"
 FLEET = "wl:fleet"
 REQUESTS = "wl:adapt:requests"
 
 
 def record(owner_id: str) -> str:
     """A job or sweep."""
-    return f"wl:record:{{{owner_id}}}"
+    return f"{RECORD}{{{owner_id}}}"
 
 
 def events(owner_id: str) -> str:
@@ -115,6 +119,16 @@ def model_blob(full_name: str, version: int) -> str:
 def once(kind: str, api_key: str, key: str) -> str:
     """What was made under a caller's own key, within its API key; hashed, so that any text is a key of one length."""
     return f"wl:once:{kind}:{hashlib.sha256(f'{api_key} {key}'.encode()).hexdigest()}"
+
+
+def active(kind: str, api_key: str) -> str:
+    """The records of a kind that an API key made, until they are seen to have ended."""
+    return f"wl:active:{kind}:{api_key}"
+
+
+def limits(api_key: str) -> str:
+    """The buckets of an API key."""
+    return f"wl:limits:{api_key}"
 
 
 def api_key(key_id: str) -> str:

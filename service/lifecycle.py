@@ -18,7 +18,7 @@ from service import ids, keys
 from service.connection import Connections
 from service.scripts import Script
 from service.tenancy import DEFAULT_TENANT, Caller
-from warploom.errors import Conflict, Fenced, InvalidInput, NotFound
+from warploom.errors import Conflict, Fenced, InvalidInput, NotFound, RateLimited
 from warploom.records import (
     CANCELLED,
     CANCELLING,
@@ -59,8 +59,9 @@ MOVES: dict[str, dict[str, str]] = {
 STATES = frozenset({QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING}) | FINAL_STATES
 PAGE_MOST = 1000
 CANDIDATES = 16
+FULL_RETRY_S = 30.0  # nobody knows when a job will end
 
-_create = Script("create", "_life.lua")
+_create = Script("create", "_life.lua", "_active.lua")
 _claim = Script("claim", "_life.lua")
 _move = Script("move", "_life.lua")
 _heartbeat = Script("heartbeat", "_life.lua")
@@ -98,25 +99,41 @@ class Ledger:
 
         Raises:
             InvalidInput: the key was used for another request.
+            RateLimited: the caller has too many that have not ended.
         """
         owner_id = ids.new_id(self._kind)
         everything, api_key = keys.everything(self._kind, self._tenant), self._caller.key if self._caller else ""
+        most = self._caller.limits.get(f"{self._kind}s", "") if self._caller else ""
         where = [keys.record(owner_id), keys.events(owner_id), everything, *self._places()]
+        where.append(keys.active(self._kind, api_key))
         what: list[str | int] = [clock_arg(self._clock), owner_id, name or owner_id, json.dumps(spec)]
-        what += [self._tenant, api_key]
+        what += [self._tenant, api_key, most, keys.RECORD]
         if once is not None:
             asked = json.dumps([name, spec], sort_keys=True)
             where.append(keys.once(self._kind, api_key, once))
             what += [hashlib.sha256(asked.encode()).hexdigest(), keys.ONCE_TTL_S]
-        made = _create(self._state, where, what).decode()
-        if not made:
+        word, *detail = _create(self._state, where, what)
+        if word == b"full":
+            raise self._too_many(int(detail[0]))
+        if word == b"other":
             raise InvalidInput(
                 f"the idempotency key {once!r} was used for another {self._kind}",
                 field="/headers/idempotency-key",
                 rule="one request per key in 24 hours",
                 value=once,
             )
-        return self.read(made)
+        return self.read(detail[0].decode())
+
+    def _too_many(self, count: int) -> RateLimited:
+        most = self._caller.limits[f"{self._kind}s"] if self._caller else 0
+        rule = f"at most {most} that have not ended"
+        return RateLimited(
+            f"too many {self._kind}s with this key: {rule}",
+            field=f"/limits/{self._kind}s",
+            rule=rule,
+            value=count,
+            retry_after_s=FULL_RETRY_S,
+        )
 
     def read(self, owner_id: str) -> Fields:
         """The record's fields.

@@ -235,6 +235,14 @@ class Identity(Record):
     expires_at: float | None = None
 
 
+class LimitUse(Record):
+    """One limit of a key; `reset_s`: seconds until nothing of it is used, where that is known."""
+
+    limit: int
+    used: int | None = None
+    reset_s: float | None = None
+
+
 class CatalogEntry(Record):
     """One algorithm, task family or model, with the JSON schema of its options."""
 

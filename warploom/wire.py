@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
 import struct
 import zipfile
 import zlib
@@ -15,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -28,6 +31,11 @@ _UNREADABLE = (
     zipfile.BadZipFile,
 )  # fmt: skip
 Array = NDArray[Any]
+MOST_ARRAYS = 64
+_MEMBER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}\.npy")
+_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1
+_ZIP_MEMBER = b"PK\x01\x02"
 
 
 def encode(kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any] | None = None) -> bytes:
@@ -78,6 +86,9 @@ def _metadata(blob: bytes) -> dict[str, str]:
 def read_npz(blob: bytes, *, max_bytes: int) -> dict[str, Array]:
     """The arrays of an `.npz` file, read without pickle and within a budget.
 
+    Nothing is unpacked before the archive's own table says that it stays within the budget, and no array is made that
+    is larger than what was unpacked for it. Only what numpy writes is accepted: plain members, stored or deflated.
+
     Args:
         blob: the file.
         max_bytes: largest size of all arrays together once unpacked, in bytes.
@@ -85,12 +96,49 @@ def read_npz(blob: bytes, *, max_bytes: int) -> dict[str, Array]:
     Raises:
         WireError: not a zip of plain arrays, or larger than it may be.
     """
+    # Opening an archive costs memory for each member, so a table of millions is refused before.
+    if blob.count(_ZIP_MEMBER) > 100 * MOST_ARRAYS:
+        raise WireError("holds too many members", rule=f"at most {MOST_ARRAYS} arrays")
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > max_bytes:
-            raise WireError(f"unpacks to {unpacked} bytes", rule=f"at most {max_bytes} bytes", value=unpacked)
-        with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            members = archive.infolist()
+            _check_members(members, max_bytes)
+            return {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in members}
     except _UNREADABLE as error:
         raise WireError(f"not a readable npz file: {error}") from None
+
+
+def _check_members(members: list[zipfile.ZipInfo], max_bytes: int) -> None:
+    if len(members) > MOST_ARRAYS:
+        raise WireError(f"holds {len(members)} members", rule=f"at most {MOST_ARRAYS} arrays", value=len(members))
+    names = [member.filename for member in members]
+    bad = next((name for name in names if not _MEMBER_NAME.fullmatch(name) or names.count(name) > 1), None)
+    if bad is not None:
+        rule = "plain names that end in .npy, each once"
+        raise WireError(f"holds a member named {bad[:100]!r}", rule=rule, value=bad[:100])
+    odd = [member.compress_type for member in members if member.compress_type not in _COMPRESSION]
+    if odd or any(member.flag_bits & _ENCRYPTED for member in members):
+        raise WireError("holds a member that is encrypted or packed in an odd way", rule="stored or deflated")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max_bytes:
+        raise WireError(f"unpacks to {unpacked} bytes", rule=f"at most {max_bytes} bytes", value=unpacked)
+
+
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    with archive.open(member) as stream:
+        # What was declared bounds what is unpacked; one byte more would show that the declaration is false.
+        raw = stream.read(member.file_size + 1)
+    file = io.BytesIO(raw)
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise WireError(f"{member.filename}: npy version {version} is not known here", rule="version 1.0 or 2.0")
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, by_column, dtype = read_header(file)
+    # Text is let through: whoever wants numbers says so with the field's name.
+    if dtype.hasobject or dtype.kind not in "biufcSU":
+        raise WireError(f"{member.filename}: holds {dtype}, not numbers", rule="an array of numbers", value=str(dtype))
+    stated, there = math.prod(shape) * dtype.itemsize, len(raw) - file.tell()
+    if stated != there or any(side < 0 for side in shape):
+        raise WireError(f"{member.filename}: {there} bytes for shape {list(shape)[:10]} of {dtype}", value=there)
+    array = np.frombuffer(raw, dtype, offset=file.tell())
+    return array.reshape(shape, order="F" if by_column else "C")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.deps import ServicesDep
 from warploom.catalog import catalog
-from warploom.records import Catalog
+from warploom.records import Catalog, LimitUse
 
 router = APIRouter(tags=["catalogue"])
 
@@ -22,6 +22,7 @@ class Limits(BaseModel):
     max_support_rows: int
     adaptation_ttl_s: int
     adapt_wait_s: float
+    limits: dict[str, LimitUse] = Field(description="of your key, by name: what it may, and how much of that is used")
 
 
 @cache
@@ -35,7 +36,8 @@ def listing() -> Catalog:
     return _catalog()
 
 
-@router.get("/limits", summary="Limits of this service")
+@router.get("/limits", summary="Limits of this service and of your key")
 def limits(services: ServicesDep) -> Limits:
-    """The limits of this service."""
-    return Limits.model_validate(services.settings, from_attributes=True)
+    """The limits of this service, and those of your key with what is used of them."""
+    ours = {name: getattr(services.settings, name) for name in Limits.model_fields if name != "limits"}
+    return Limits(**ours, limits=services.limits.uses())

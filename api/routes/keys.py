@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.deps import After, Id, JsonOnly, Limit, ServicesDep
 from service.auth import LONGEST_GRACE_S
+from service.limits import NAMES
 from service.tenancy import SCOPES, TENANT_PATTERN
 from warploom.records import ApiKey, NewApiKey, Page
 
@@ -27,6 +28,7 @@ class KeyBody(BaseModel):
         SCOPES[:3]
     )
     expires_at: Annotated[float | None, Field(gt=0, lt=1e11, description="seconds since the epoch")] = None
+    limits: Annotated[dict[str, int], Field(description=f"in place of the service's: {', '.join(NAMES)}")] = {}
 
 
 class RotateBody(BaseModel):
@@ -40,7 +42,7 @@ class RotateBody(BaseModel):
 @router.post("/keys", summary="Make a key", status_code=201, dependencies=[JsonOnly])
 def create(body: KeyBody, services: ServicesDep, response: Response) -> NewApiKey:
     """A new API key. Its `secret` is in this answer and can never be read again."""
-    made = services.keys.create(body.name, tenant=body.tenant, scopes=body.scopes, expires_at=body.expires_at)
+    made = services.keys.create(**body.model_dump())
     response.headers.update(NO_STORE | {"Location": f"/v1/keys/{made.id}"})
     return made
 

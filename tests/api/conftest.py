@@ -60,6 +60,38 @@ class Api:
             options["content"] = _later(options["content"])
         return self._portal.call(partial(self._http.request, method, path, **options))
 
+    def raw(self, method: str, path: str, headers: dict[str, str], receive: Any) -> tuple[int, dict[str, str], bytes]:
+        """One request without an HTTP client between: status, headers, body. `receive` is ASGI's."""
+        return self._portal.call(self._raw, method, path, headers, receive)
+
+    async def _raw(
+        self, method: str, path: str, headers: dict[str, str], receive: Any
+    ) -> tuple[int, dict[str, str], bytes]:
+        messages: list[Any] = []
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        merged = {**(self._headers or {}), **self._override, **headers}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in merged.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("api", 80),
+        }
+        await self.app(scope, receive, send)
+        start, *rest = messages
+        found = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+        return start["status"], found, b"".join(message.get("body", b"") for message in rest)
+
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.request("GET", path, **options)
 
