@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from safetensors.numpy import load
 
 from tests.support.waiting import wait_until
 from warploom.client import Client
 from warploom.errors import InvalidInput, NotFound, Unauthenticated
+from warploom.sklearn import FewShotRegressor
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 READY_S = 120.0
@@ -109,6 +111,12 @@ def _adapt(client: Client) -> None:
     assert {"layer0.weight", "head.bias"} <= moved
     assert not any(name.startswith("warp") for name in moved)
     assert all(not np.array_equal(after[f"p/{name}"], before[f"p/{name}"]) for name in moved)
+    net = client.download_model("sine").adapt(x, np.sin(x), steps=8)
+    np.testing.assert_allclose(
+        net(torch.from_numpy(x[:3])).detach(), adaptation.prediction.outputs, rtol=1e-4, atol=1e-5
+    )
+    estimator = FewShotRegressor(client, "sine", steps=8).fit(x, np.sin(x)[:, 0])
+    np.testing.assert_allclose(estimator.predict(x[:3])[:, None], adaptation.prediction.outputs, rtol=1e-4, atol=1e-5)
     client.forget(adaptation.id)
     with pytest.raises(NotFound):
         client.predict(adaptation.id, x[:3])

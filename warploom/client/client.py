@@ -62,6 +62,10 @@ class Operations(Owner):
         """The service's address."""
         return self._core.url
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        # Connections and locks cannot be copied; scikit-learn copies the parameters of every estimator.
+        return self
+
     def with_options(self, *, max_retries: int | None = None, timeout_s: float | None = None) -> Self:
         """The same client over the same connections, for calls with other options.
 
