@@ -19,7 +19,9 @@ WHEELS_IMAGE ?= scratch
 CA_BUNDLE    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format install up images env clean
+SOAK ?=
+
+.PHONY: help demo test soak check format install up images env clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +32,10 @@ demo: $(STAMP) ## Install, start a service here, meta-train and adapt to new tas
 test: $(STAMP) ## Install and run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) warploom service $(FAST)
 	$(BIN)/python -m pytest $(filter-out $(FAST),$(wildcard tests/*/))
+
+soak: $(STAMP) ## Jobs under random kills for an hour or so; SOAK="--jobs 5 --faults 20 --seed 7" changes what is done
+	$(BIN)/python -m tests.chaos.soak $(SOAK)
+	$(BIN)/python -m tests.chaos.submissions
 
 check: $(STAMP) ## Lint, formatting, types and import rules
 	$(BIN)/ruff check .

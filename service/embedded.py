@@ -106,6 +106,10 @@ class EmbeddedRedis:
         """Roles whose server ended by itself."""
         return [role for role, server in self._servers.items() if server.child.code() is not None]
 
+    def pid(self, role: str) -> int:
+        """Of the server in this role."""
+        return self._servers[role].child.pid
+
     def revive(self, role: str) -> None:
         """Start a server that ended again, with the same URL; the durable one comes back with its data.
 

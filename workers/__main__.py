@@ -17,6 +17,8 @@ from warploom.errors import WarploomError
 from workers import placement
 from workers.supervisor import Supervisor
 
+LEAVE_S = 5.0
+
 
 def main() -> int:
     """Run until SIGTERM or SIGINT; running jobs then go back into the queue.
@@ -39,11 +41,22 @@ def main() -> int:
     log.info("supervisor ready")
     try:
         Supervisor(connections, settings, stopping).run()
+    except placement.RayLost as error:
+        log.error("cannot go on; whoever started this starts it again", reason=str(error))
+        _hurry()
+        return 1
     finally:
         placement.stop_ray()
         connections.close()
     log.info("supervisor ended")
     return 0
+
+
+def _hurry() -> None:
+    """End this process even if leaving a dead Ray takes for ever."""
+    timer = threading.Timer(LEAVE_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _listen(stopping: threading.Event) -> None:

@@ -49,9 +49,14 @@ class Supervisor:
         self._born = 0
 
     def run(self) -> None:
-        """Until `stopping` is set."""
+        """Until `stopping` is set.
+
+        Raises:
+            RayLost: Ray died; only a new process can start another.
+        """
         beaten = 0.0
         while not self._stopping.wait(LOOK_S):
+            placement.check_ray()
             try:
                 if time.monotonic() - beaten > BEAT_S:
                     self._fleet.beat("supervisor", self._name, 3 * BEAT_S)
