@@ -77,5 +77,7 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     services.live.open()
+    services.mailbox.open()
     yield
+    await services.mailbox.close()
     await services.live.close()

@@ -19,6 +19,8 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 NPZ = ("application/x-npz", "application/octet-stream")
 # What an npz may unpack to, as a multiple of the largest body: images compress well, bombs compress better.
 UNPACKED = 4
+# Up to here a body is read and checked on the event loop, in less time than a change of thread takes.
+SMALL_BYTES = 2**14
 
 
 class Closed(BaseModel):
@@ -63,12 +65,20 @@ class PredictBody(Closed):
 
 
 class AdaptInput(NamedTuple):
-    """A request to adapt, from either form, not yet checked against the model."""
+    """A request to adapt, from either form, not yet checked against the model; `size` of its body in bytes."""
 
     x: Any
     y: Any
     query_x: Any
     options: Options
+    size: int
+
+
+class QueryInput(NamedTuple):
+    """Queries, not yet checked against the model, and the size of the body that they came in (bytes)."""
+
+    x: Any
+    size: int
 
 
 async def adapt_input(request: Request, max_bytes: int) -> AdaptInput:
@@ -79,19 +89,18 @@ async def adapt_input(request: Request, max_bytes: int) -> AdaptInput:
         InvalidInput: it cannot be read.
     """
     kind, body = _media(request), await request.body()
-    # Large bodies take a while to parse: not on the event loop.
     if kind == JSON:
-        return await run_in_threadpool(_adapt_json, body)
+        return _adapt_json(body) if len(body) <= SMALL_BYTES else await run_in_threadpool(_adapt_json, body)
     return await run_in_threadpool(_adapt_npz, body, dict(request.query_params), max_bytes)
 
 
-async def predict_input(request: Request, max_bytes: int) -> Any:
+async def predict_input(request: Request, max_bytes: int) -> QueryInput:
     """The queries in the body of a predict request. Raises as `adapt_input` does."""
     kind, body = _media(request), await request.body()
     if kind == JSON:
-        return (await run_in_threadpool(_parse, PredictBody, body)).query.x
+        return QueryInput((await run_in_threadpool(_parse, PredictBody, body)).query.x, len(body))
     arrays = await run_in_threadpool(_unpack, body, max_bytes)
-    return _named(arrays, "/query/x", "query_x", "x")
+    return QueryInput(_named(arrays, "/query/x", "query_x", "x"), len(body))
 
 
 def _media(request: Request) -> str:
@@ -104,7 +113,7 @@ def _media(request: Request) -> str:
 def _adapt_json(body: bytes) -> AdaptInput:
     parsed = _parse(AdaptBody, body)
     query = None if parsed.query is None else parsed.query.x
-    return AdaptInput(parsed.support.x, parsed.support.y, query, parsed)
+    return AdaptInput(parsed.support.x, parsed.support.y, query, parsed, len(body))
 
 
 def _adapt_npz(body: bytes, query: dict[str, str], max_bytes: int) -> AdaptInput:
@@ -115,7 +124,7 @@ def _adapt_npz(body: bytes, query: dict[str, str], max_bytes: int) -> AdaptInput
     arrays = _unpack(body, max_bytes)
     x = _named(arrays, "/support/x", "support_x", "x")
     y = _named(arrays, "/support/y", "support_y", "y")
-    return AdaptInput(x, y, arrays.get("query_x"), options)
+    return AdaptInput(x, y, arrays.get("query_x"), options, len(body))
 
 
 def _parse(kind: type[BodyT], body: bytes) -> BodyT:

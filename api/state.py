@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from api.live import Live
+from api.mailbox import Mailbox
+from api.merged import Merged
 from service.adaptations import AdaptationQueue
 from service.auth import KeyRing
 from service.connection import Connections
@@ -34,6 +36,8 @@ class Services:
     limits: Limiter
     fleet: Fleet
     live: Live = field(repr=False)
+    mailbox: Mailbox = field(repr=False)
+    lookups: Merged = field(default_factory=Merged, repr=False)
 
     @classmethod
     def over(cls, settings: Settings, connections: Connections) -> Services:
@@ -45,11 +49,12 @@ class Services:
             events=EventLog(connections),
             models=ModelStore(connections),
             sweeps=SweepStore(connections),
-            queue=AdaptationQueue(connections, ttl_s=settings.adaptation_ttl_s),
+            queue=AdaptationQueue(connections, ttl_s=settings.adaptation_ttl_s, most_waiting=settings.adapt_queue),
             keys=KeyRing(connections),
             limits=Limiter(connections),
             fleet=Fleet(connections),
             live=Live(settings.state_url, settings.replay_url),
+            mailbox=Mailbox(settings.replay_url),
         )
 
     def of(self, caller: Caller) -> Services:
@@ -61,7 +66,12 @@ class Services:
             events=EventLog(connections, caller=caller),
             models=ModelStore(connections, caller=caller),
             sweeps=SweepStore(connections, caller=caller),
-            queue=AdaptationQueue(connections, ttl_s=self.settings.adaptation_ttl_s, caller=caller),
+            queue=AdaptationQueue(
+                connections,
+                ttl_s=self.settings.adaptation_ttl_s,
+                most_waiting=self.settings.adapt_queue,
+                caller=caller,
+            ),
             keys=KeyRing(connections, caller=caller),
             limits=Limiter(connections, caller),
         )

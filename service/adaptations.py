@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -13,19 +14,26 @@ from redis.exceptions import ResponseError
 from service import keys
 from service.connection import Connections
 from service.ids import new_id
-from service.scripts import Script
+from service.scripts import Arg, Script
 from service.tenancy import Caller, full_name, split_name
 from warploom import errors
-from warploom.errors import NotFound, TimedOut, Unavailable, WarploomError
+from warploom.errors import InvalidInput, NotFound, TimedOut, Unavailable, WarploomError
 
 GROUP = "adapters"
 MOST_WAITING = 10_000
 BLOCK_MS = 2000  # longest single wait, below the socket's timeout
+ORPHANS_EVERY_S = 1.0
+SILENT_MS = 5000  # a live adapter renews its requests every second
+LARGE_BYTES = 2**20  # beyond it a payload is read in pieces
+LONGEST_NAME = 1000  # bytes of a model's full name, more than it can have
+BRIEF_TTL_S = 120  # of an answer that one caller waits for
 GOOD, BAD = b"+", b"-"
 
 _submit = Script("submit")
-_answer = Script("answer")
-_keep = Script("keep")
+_answer = Script("answer", "_keep.lua")
+_keep = Script("keep", "_keep.lua")
+_forget = Script("forget", "_keep.lua")
+_renew = Script("renew")
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -45,6 +53,10 @@ class AdaptationRequest:
         payload: a wire blob of kind "support": support_x, support_y, query_x (any may be absent for predict).
         adaptation: for predict: id of the kept adaptation.
         deadline: seconds since the epoch after which nobody waits for the answer.
+        inbox: of the API process that waits for the answer (`keys.inbox`); "" when nobody does.
+        lasting: the answer is kept for long, because its caller comes back for it.
+        content: hash of all that decides the result; what was adapted to equal content before is used again.
+        fingerprint: what the id stands for, when it comes from a caller's own key.
     """
 
     id: str
@@ -57,7 +69,28 @@ class AdaptationRequest:
     payload: bytes
     adaptation: str | None = None
     deadline: float
+    inbox: str = ""
+    lasting: bool = False
+    content: str = ""
+    fingerprint: str = ""
     entry: str = field(default="", compare=False, repr=False)  # of the stream; set by `AdaptationQueue.read`
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Adapted parameters to keep: the `warploom.records.Adaptation` as JSON values, and the encoded parameters."""
+
+    info: dict[str, Any]
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request gets: an answer's blob or an error, and what is kept of it."""
+
+    request: AdaptationRequest
+    said: bytes | WarploomError
+    kept: Kept | None = None
 
 
 class AdaptationQueue:
@@ -66,36 +99,62 @@ class AdaptationQueue:
     Args:
         connections: both Redis roles.
         ttl_s: seconds that adapted parameters are kept (`Settings.adaptation_ttl_s`).
+        budget_bytes: of all that is kept; the oldest make room.
+        most_waiting: requests without an answer beyond which no more are taken.
         caller: who asks. Adapters have none: they see full names of models (see `service.tenancy.full_name`), so
             that whatever they remember by model is apart for each tenant.
     """
 
-    def __init__(self, connections: Connections, *, ttl_s: float = 3600, caller: Caller | None = None) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        ttl_s: float = 3600,
+        budget_bytes: int = 2**28,
+        most_waiting: int = MOST_WAITING,
+        caller: Caller | None = None,
+    ) -> None:
         self._replay = connections.replay
         self._ttl_s = ttl_s
+        self._budget_bytes = budget_bytes
+        self._most_waiting = most_waiting
         self._caller = caller
+        self._looked = -math.inf
 
     @staticmethod
     def new_id() -> str:
         """A fresh request id, `adapt_…`; also the id of the adaptation that an adapt request makes."""
         return new_id("adapt")
 
-    def submit(self, request: AdaptationRequest) -> None:
-        """Hand a request to the adapters.
+    def submit(self, request: AdaptationRequest) -> bool:
+        """Hand a request to the adapters; False when it was there already.
 
         Raises:
             Unavailable: the server is down or has no room.
+            InvalidInput: its id stands for another request.
         """
+        return submitted(int(_submit(self._replay, *self._submission(request))))
+
+    def submission(self, request: AdaptationRequest) -> tuple[Any, ...]:
+        """The command that `submit` sends, for an asynchronous client; `submitted` understands what it returns.
+
+        A server that does not know the script yet says NOSCRIPT; `submit` teaches it.
+        """
+        return _submit.command(*self._submission(request))
+
+    def _submission(self, request: AdaptationRequest) -> tuple[list[str], list[Arg]]:
         told = {name: value for name, value in asdict(request).items() if name not in ("payload", "entry")}
         if self._caller is not None:
             told["model"] = full_name(self._caller.tenant, request.model)
+        payload = f"{told['model']}\n".encode() + request.payload
+        told["bytes"] = len(payload)
         lifetime_ms = max(1, round((request.deadline - time.time() + keys.REPLY_TTL_S) * 1000))
-        where = [keys.REQUESTS, keys.payload(request.id), reply_key(request.id)]
-        what = (json.dumps(told), request.payload, lifetime_ms, MOST_WAITING)
-        if int(_submit(self._replay, where, what)) < 0:
-            raise Unavailable(f"{MOST_WAITING} adaptation requests are waiting already; try again later")
+        once = keys.fingerprint(request.id) if request.fingerprint else ""
+        where = [keys.REQUESTS, keys.payload(request.id), reply_key(request.id), once]
+        what: list[Arg] = [json.dumps(told), payload, lifetime_ms, self._most_waiting, request.fingerprint]
+        return where, [*what, keys.REPLY_TTL_S]
 
-    def read(self, consumer: str, count: int, block_ms: int, *, idle_ms: int = 30_000) -> list[AdaptationRequest]:
+    def read(self, consumer: str, count: int, block_ms: int, *, idle_ms: int | None = None) -> list[AdaptationRequest]:
         """Up to `count` requests for this consumer; those of consumers that went silent come first.
 
         Requests past their deadline are answered with `TimedOut` and left out.
@@ -104,27 +163,60 @@ class AdaptationQueue:
             consumer: a name that no other live adapter has.
             count: most requests.
             block_ms: milliseconds to wait for a first one; 0 to not wait.
-            idle_ms: milliseconds after which an unanswered request of another consumer is taken over.
+            idle_ms: look now for requests that were silent for so many milliseconds. By default every second, for
+                those whose adapter did not renew them (`renew`).
         """
-        self._need_group()
         try:
             entries = self._abandoned(consumer, count, idle_ms)
             if len(entries) < count:
                 entries += self._fresh(consumer, count - len(entries), 0 if entries else block_ms)
         except ResponseError as error:
-            if "NOGROUP" in str(error):  # the server restarted since `_need_group` and forgot everything
-                return []
-            raise
-        requests = (self._request(entry, fields) for entry, fields in entries)
-        return [request for request in requests if request is not None]
+            if "NOGROUP" not in str(error):
+                raise
+            self._need_group()  # the first start, or the server forgot everything
+            entries = self._fresh(consumer, count, block_ms)
+        return self._requests(entries)
+
+    def renew(self, consumer: str) -> int:
+        """Say that the requests which `consumer` holds are being worked on; how many they are."""
+        return int(_renew(self._replay, [keys.REQUESTS], [GROUP, consumer, 0]))
+
+    def release(self, consumer: str) -> int:
+        """Say that `consumer` is dead: others take its requests over at once; how many they are."""
+        return int(_renew(self._replay, [keys.REQUESTS], [GROUP, consumer, 10 * SILENT_MS]))
 
     def answer(self, request: AdaptationRequest, blob: bytes) -> bool:
         """Answer a request; False when it had been answered before (the first answer stays)."""
-        return self._reply(request, GOOD + blob)
+        return self.finish([Outcome(request, blob)])[0]
 
     def fail(self, request: AdaptationRequest, error: WarploomError) -> bool:
         """Answer a request with an error; False when it had been answered before."""
-        return self._reply(request, BAD + json.dumps(error.as_problem(), default=str).encode())
+        return self.finish([Outcome(request, error)])[0]
+
+    def finish(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        """Answer requests and keep what they made, in one round trip; False for each that had been answered before."""
+        calls = [self._answer(outcome) for outcome in outcomes]
+        return [bool(said) for said in _answer.many(self._replay, calls)] if calls else []
+
+    def _answer(self, outcome: Outcome) -> tuple[list[str], list[Arg]]:
+        request, said, kept = outcome.request, outcome.said, outcome.kept
+        raw = BAD + json.dumps(said.as_problem(), default=str).encode() if isinstance(said, Exception) else GOOD + said
+        life_ms = 1000 * (keys.REPLY_TTL_S if request.lasting or not request.inbox else BRIEF_TTL_S)
+        where, what = self._keeping(request.id, kept or Kept({}, b""), request.content)
+        return (
+            [reply_key(request.id), keys.payload(request.id), keys.REQUESTS, request.inbox, *where],
+            [
+                *(raw, life_ms, GROUP, request.entry, request.id, keys.REPLY_TTL_S),
+                *(what if kept else ["", *what[1:]]),
+                request.model,
+            ],
+        )
+
+    def _keeping(self, adaptation_id: str, kept: Kept, content: str) -> tuple[list[str], list[Arg]]:
+        where = [keys.adapted(adaptation_id), keys.ADAPTED, keys.ADAPTED_BOOKS, keys.same(content) if content else ""]
+        ttl_ms = max(1, round(self._ttl_s * 1000))
+        life: list[Arg] = [ttl_ms, self._budget_bytes, keys.adapted(""), max(keys.BOOKS_TTL_S, ttl_ms // 1000)]
+        return where, [json.dumps(kept.info), kept.blob, *life]
 
     def wait(self, request_id: str, timeout_s: float) -> bytes:
         """The answer, once there; an answer can be read again until it expires.
@@ -144,16 +236,19 @@ class AdaptationQueue:
             if left_ms <= 0:
                 raise TimedOut(f"no answer to {request_id} within {timeout_s:g} seconds")
 
-    def keep(self, adaptation_id: str, info: dict[str, Any], blob: bytes) -> None:
-        """Keep adapted parameters until their time-to-live is over.
+    def keep(self, adaptation_id: str, info: dict[str, Any], blob: bytes, *, content: str = "") -> bool:
+        """Keep adapted parameters until their time-to-live is over, or newer ones need the room.
 
         Args:
             adaptation_id: id of the adapt request.
             info: the `warploom.records.Adaptation` as JSON.
             blob: the encoded parameters.
+            content: of the request (`AdaptationRequest.content`).
+
+        Returns:
+            False when they are larger than the whole budget, and not kept.
         """
-        what = (json.dumps(info), blob, max(1, round(self._ttl_s * 1000)))
-        _keep(self._replay, [keys.adapted(adaptation_id)], what)
+        return bool(_keep(self._replay, *self._keeping(adaptation_id, Kept(info, blob), content)))
 
     def kept(self, adaptation_id: str) -> tuple[dict[str, Any], bytes]:
         """What `keep` stored: the record's JSON and the parameters.
@@ -164,13 +259,7 @@ class AdaptationQueue:
         raw, blob = self._replay.execute_command("HMGET", keys.adapted(adaptation_id), "info", "blob")
         info = None if raw is None else self._visible(json.loads(raw))
         if info is None:
-            raise NotFound(
-                f"no adaptation {adaptation_id!r}: unknown, or expired (adapted models are kept for "
-                f"{self._ttl_s:g} seconds); adapt again",
-                field="adaptation",
-                rule="an adaptation that has not expired",
-                value=adaptation_id,
-            )
+            raise self._missing(adaptation_id)
         return info, blob
 
     def _visible(self, info: dict[str, Any]) -> dict[str, Any] | None:
@@ -180,17 +269,65 @@ class AdaptationQueue:
         tenant, name = split_name(info["model"])
         return info | {"model": name} if tenant == self._caller.tenant else None
 
+    def kept_many(self, adaptation_ids: Sequence[str]) -> list[tuple[dict[str, Any], bytes] | None]:
+        """What `keep` stored under each id, in one round trip; None for what is unknown or expired."""
+        pipe = self._replay.pipeline(transaction=False)
+        for adaptation_id in adaptation_ids:
+            pipe.execute_command("HMGET", keys.adapted(adaptation_id), "info", "blob")  # type: ignore[no-untyped-call]
+        with self._replay.translated():
+            found = pipe.execute() if adaptation_ids else []
+        return [None if info is None else (json.loads(info), blob) for info, blob in found]
+
+    def made_before(self, contents: Sequence[str]) -> list[str | None]:
+        """The adaptations that requests of these contents made; None where there is none, or was once."""
+        if not any(contents):
+            return [None] * len(contents)
+        found = self._replay.execute_command("MGET", *map(keys.same, contents))
+        return [name.decode() if name else None for name in found]
+
+    def _missing(self, adaptation_id: str) -> NotFound:
+        return NotFound(
+            f"no adaptation {adaptation_id!r}: unknown, expired (adapted models are kept for {self._ttl_s:g} seconds), "
+            "or newer ones needed its room; adapt again",
+            field="adaptation",
+            rule="an adaptation that has not expired",
+            value=adaptation_id,
+        )
+
     def forget(self, adaptation_id: str) -> None:
         """Drop kept parameters now; nothing happens when there are none."""
         if self._caller is not None:
             raw = self._replay.execute_command("HGET", keys.adapted(adaptation_id), "info")
             if raw is None or self._visible(json.loads(raw)) is None:
                 return
-        self._replay.execute_command("UNLINK", keys.adapted(adaptation_id))
+        _forget(self._replay, [keys.adapted(adaptation_id), keys.ADAPTED, keys.ADAPTED_BOOKS], [])
+
+    def books(self) -> dict[str, int]:
+        """`bytes` of all that is kept (what expired since the last change included), and how many were `dropped`."""
+        found = self._replay.execute_command("HMGET", keys.ADAPTED_BOOKS, "bytes", "dropped")
+        return {"bytes": int(found[0] or 0), "dropped": int(found[1] or 0)}
 
     def pending(self) -> int:
         """Requests that are not answered yet."""
         return int(self._replay.execute_command("XLEN", keys.REQUESTS))
+
+    def reply(self, request_id: str) -> bytes | None:
+        """The answer to a request, for whoever comes back for it; None while there is none.
+
+        Raises:
+            NotFound: no such request.
+            WarploomError: the failure, as the class it was raised with.
+        """
+        found = self._replay.execute_command("XRANGE", reply_key(request_id), "-", "+", "COUNT", 1)
+        if found:
+            fields = found[0][1]
+            model, answer = fields[b"model"], fields[b"reply"]
+        else:
+            start = self._replay.execute_command("GETRANGE", keys.payload(request_id), 0, LONGEST_NAME)
+            model, answer = start.partition(b"\n")[0], None
+        if not model or self._visible({"model": model.decode()}) is None:
+            raise self._missing(request_id)
+        return None if answer is None else parse_reply(answer)
 
     def _need_group(self) -> None:
         try:
@@ -199,9 +336,13 @@ class AdaptationQueue:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    def _abandoned(self, consumer: str, count: int, idle_ms: int) -> list[Entry]:
+    def _abandoned(self, consumer: str, count: int, idle_ms: int | None) -> list[Entry]:
+        if idle_ms is None and time.monotonic() - self._looked < ORPHANS_EVERY_S:
+            return []
+        self._looked = time.monotonic()
+        silent_ms = SILENT_MS if idle_ms is None else idle_ms
         reply = self._replay.execute_command(
-            "XAUTOCLAIM", keys.REQUESTS, GROUP, consumer, idle_ms, "0-0", "COUNT", count, parse_justid=False
+            "XAUTOCLAIM", keys.REQUESTS, GROUP, consumer, silent_ms, "0-0", "COUNT", count, parse_justid=False
         )
         # Redis 6.2 gives an entry that was deleted as (None, None).
         return [(entry, fields) for entry, fields in reply[1] if fields]
@@ -213,18 +354,39 @@ class AdaptationQueue:
         )
         return [entry for entries in dict(found or {}).values() for entry in entries]
 
-    def _request(self, entry: bytes, fields: Mapping[bytes, bytes]) -> AdaptationRequest | None:
-        told = json.loads(fields[b"request"])
-        payload = self._replay.get_large(keys.payload(told["id"]))
-        request = AdaptationRequest(**told, payload=payload or b"", entry=entry.decode())
-        if payload is None or request.deadline < time.time():
-            self.fail(request, TimedOut(f"{request.id} was not begun before its deadline"))
-            return None
-        return request
+    def _requests(self, entries: Sequence[Entry]) -> list[AdaptationRequest]:
+        told = [(entry.decode(), json.loads(fields[b"request"])) for entry, fields in entries]
+        sizes = [about.pop("bytes") for _, about in told]
+        small = [about["id"] for (_, about), size in zip(told, sizes, strict=True) if size <= LARGE_BYTES]
+        blobs = self._replay.execute_command("MGET", *map(keys.payload, small)) if small else []
+        found = dict(zip(small, blobs, strict=True))
+        requests: list[AdaptationRequest] = []
+        late: list[AdaptationRequest] = []
+        for entry, about in told:
+            name = about["id"]
+            payload = found[name] if name in found else self._replay.get_large(keys.payload(name))
+            request = AdaptationRequest(**about, payload=(payload or b"").partition(b"\n")[2], entry=entry)
+            (late if payload is None or request.deadline < time.time() else requests).append(request)
+        self.finish([Outcome(one, TimedOut(f"{one.id} was not begun before its deadline")) for one in late])
+        return requests
 
-    def _reply(self, request: AdaptationRequest, raw: bytes) -> bool:
-        where = [reply_key(request.id), keys.payload(request.id), keys.REQUESTS]
-        return bool(_answer(self._replay, where, [raw, keys.REPLY_TTL_S, GROUP, request.entry]))
+
+def submitted(code: int) -> bool:
+    """What a submission's return value means: True, or False when the request was there already.
+
+    Raises:
+        Unavailable: too many wait.
+        InvalidInput: the id stands for another request.
+    """
+    if code == -1:
+        raise Unavailable("too many adaptation requests are waiting already; try again later", rule="room in the queue")
+    if code == -2:
+        raise InvalidInput(
+            "this Idempotency-Key was used for another request",
+            field="/headers/idempotency-key",
+            rule="one key for one request",
+        )
+    return code == 1
 
 
 def reply_key(request_id: str) -> str:

@@ -31,9 +31,14 @@ Replay server (keys of one job share a hash tag)
 | wl:replay:{id}:c:<u>:<p>| string | replay               | 7 days    | part p of unit u                          |
 | wl:replay:{id}:m:<v>    | string | replay               | 7 days    | meta-state of version v                   |
 | wl:adapt:requests       | stream | adaptations          | permanent | waiting requests; entries leave on answer |
-| wl:adapt:payload:<id>   | string | adaptations          | deadline  | the request's blob                        |
+| wl:adapt:payload:<id>   | string | adaptations          | deadline  | model, newline, the request's blob        |
+| wl:adapt:once:<id>      | string | adaptations          | 10 min    | what a caller's own key stands for        |
 | wl:adapt:reply:<id>     | stream | adaptations          | 10 min    | its answer, the only entry                |
-| wl:adapted:<id>         | hash   | adaptations          | setting   | kept parameters: info, blob               |
+| wl:adapt:inbox:<api>    | stream | adaptations          | 10 min *  | answers for one API process               |
+| wl:adapted:<id>         | hash   | adaptations          | setting   | kept parameters: info, blob, member       |
+| wl:adapted              | zset   | adaptations          | setting * | <bytes>:<id> by end of life (ms)          |
+| wl:adapted:books        | hash   | adaptations          | 7 days *  | bytes kept, how many were dropped early   |
+| wl:adapted:same:<sha>   | string | adaptations          | setting   | content of a request -> adaptation        |
 | wl:limits:<key>         | hash   | limits               | 1 min *   | bucket -> its level, and when (ms)        |
 | wl:fleet                | zset   | fleet                | 1 day *   | live parts by end of life (ms)            |
 
@@ -49,6 +54,7 @@ from service.tenancy import DEFAULT_TENANT
 
 REPLAY_TTL_S = 7 * 86400
 REPLY_TTL_S = 600
+BOOKS_TTL_S = 7 * 86400
 FLEET_TTL_S = 86400
 ONCE_TTL_S = 86400
 
@@ -69,6 +75,8 @@ KEYS = "wl:keys"
 RECORD = "wl:record:"
 FLEET = "wl:fleet"
 REQUESTS = "wl:adapt:requests"
+ADAPTED = "wl:adapted"
+ADAPTED_BOOKS = "wl:adapted:books"
 
 
 def record(owner_id: str) -> str:
@@ -161,9 +169,24 @@ def payload(request_id: str) -> str:
     return f"wl:adapt:payload:{request_id}"
 
 
+def fingerprint(request_id: str) -> str:
+    """What a request stands for whose id comes from a caller's own key."""
+    return f"wl:adapt:once:{request_id}"
+
+
 def reply(request_id: str) -> str:
     """The answer to an adaptation request."""
     return f"wl:adapt:reply:{request_id}"
+
+
+def inbox(api: str) -> str:
+    """Answers for one API process."""
+    return f"wl:adapt:inbox:{api}"
+
+
+def same(content: str) -> str:
+    """The adaptation that a request of this content made."""
+    return f"wl:adapted:same:{content}"
 
 
 def adapted(adaptation_id: str) -> str:

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     limit_sweeps: int = Field(100, ge=0, description="sweeps that have not ended")
     limit_sweep_trials: int = Field(1000, ge=1, description="trials of one sweep")
     adaptation_ttl_s: int = Field(3600, ge=1, description="seconds that an adapted model is kept")
+    adaptation_budget_bytes: int = Field(2**28, ge=1024, description="of all adapted models kept; the oldest make room")
+    adapt_queue: int = Field(2000, ge=1, description="adaptation requests without an answer beyond which none is taken")
+    adapter_models_bytes: int = Field(2**29, ge=1, description="of the models that an adapter keeps ready")
     adapt_batch: int = Field(32, ge=1, le=1024, description="most requests that an adapter adapts at once")
     adapt_wait_s: float = Field(60, gt=0, description="seconds that a request waits for its answer")
     allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(

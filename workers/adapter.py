@@ -1,30 +1,35 @@
-"""An adapter actor: keeps trained models warm, and answers adaptation requests in micro-batches."""
+"""An adapter actor: answers adaptation requests in micro-batches."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 import torch
 
-from service.adaptations import AdaptationQueue, AdaptationRequest
-from service.connection import connect
+from service.adaptations import AdaptationQueue, AdaptationRequest, Kept, Outcome
+from service.connection import Connections, connect
 from service.fleet import Fleet
 from service.models import ModelStore
 from service.settings import Settings
-from warploom import wire
-from warploom.adaptation import Answer, ServedModel, Support
-from warploom.codec import pack_tensors, unpack_tensors
-from warploom.errors import InvalidInput, Unavailable, WarploomError
-from warploom.records import Adaptation
+from warploom.adaptation import ServedModel, Support
+from warploom.errors import NotFound, TimedOut, Unavailable, WarploomError
+from workers import answers
+from workers.intake import Intake
+from workers.warm import WarmModels
 
 log = structlog.get_logger()
-BLOCK_MS = 1000
-WARM_MODELS = 8
 BEAT_S = 5.0
+RENEW_S = 1.0
+# Numbers in the inputs of one call; keeps the memory of a batch of large requests in bounds.
+NUMBERS_AT_ONCE = 2**22
+
+Asked = tuple[AdaptationRequest, Support]
+Again = tuple[AdaptationRequest, Kept]
 
 
 class Adapter:
@@ -38,125 +43,139 @@ class Adapter:
     def __init__(self, settings: dict[str, Any], name: str) -> None:
         self._settings = Settings.model_validate(settings)
         self._name = name
-        self._warm: OrderedDict[tuple[str, int], ServedModel] = OrderedDict()
 
     def run(self) -> None:
         """Answer requests until killed."""
         torch.set_num_threads(1)
-        connections = connect(self._settings)
-        self._models = ModelStore(connections)
-        self._queue = AdaptationQueue(connections, ttl_s=self._settings.adaptation_ttl_s)
-        fleet, beaten = Fleet(connections), 0.0
+        self.attach(connect(self._settings))
+        intake = Intake(self._queue, self._name, self._settings.adapt_batch)
+        threading.Thread(target=self._renew, daemon=True).start()
         while True:
             try:
-                if time.monotonic() - beaten > BEAT_S:
-                    fleet.beat("adapter", self._name, 3 * BEAT_S)
-                    beaten = time.monotonic()
-                self.serve(self._queue.read(self._name, self._settings.adapt_batch, BLOCK_MS))
+                batch = intake.next()
+                begin = time.monotonic()
+                self.serve(batch)
+                if batch:
+                    intake.done(len(batch), time.monotonic() - begin)
             except Unavailable as error:
                 log.warning("redis is away", error=error.message)
                 time.sleep(1.0)
 
-    def serve(self, requests: Sequence[AdaptationRequest]) -> None:
-        """Answer these requests, those of equal model and shape together."""
-        groups: dict[tuple[object, ...], list[tuple[AdaptationRequest, Support]]] = {}
-        for request in requests:
-            if request.op == "predict":
-                self._guarded([request], self._predict, request)
-                continue
-            try:
-                support = _support(request)
-            except WarploomError as error:
-                self._queue.fail(request, error)
-                continue
-            key = (request.model, request.version, *support.shape())
-            groups.setdefault(key, []).append((request, support))
-        for group in groups.values():
-            self._guarded([request for request, _ in group], self._adapt, group)
-
-    def _guarded(self, requests: Iterable[AdaptationRequest], work: Any, *args: Any) -> None:
-        """Do `work`; whatever it raises becomes the requests' answer, and the adapter lives on."""
-        try:
-            work(*args)
-        except Unavailable:
-            raise
-        except WarploomError as error:
-            for request in requests:
-                self._queue.fail(request, error)
-        except Exception as error:
-            log.exception("adaptation failed")
-            for request in requests:
-                self._queue.fail(request, WarploomError(f"adaptation failed: {type(error).__name__}: {error}"))
-
-    def _adapt(self, group: Sequence[tuple[AdaptationRequest, Support]]) -> None:
-        model = self._model(group[0][0])
-        for (request, _), answer in zip(group, model.adapt([support for _, support in group]), strict=True):
-            if not all(abs(value) < float("inf") for value in answer.losses):
-                self._queue.fail(request, _diverged(request))
-                continue
-            record = self._record(request, answer)
-            self._queue.keep(request.id, record.model_dump(mode="json"), _pack_adapted(answer))
-            self._queue.answer(request, _reply("adaptation", answer.outputs_Q, record.model_dump(mode="json")))
-
-    def _predict(self, request: AdaptationRequest) -> None:
-        _, blob = self._queue.kept(request.adaptation or "")
-        tensors, _ = unpack_tensors("adapted", blob)
-        params = {name[2:]: value for name, value in tensors.items() if name.startswith("p/")}
-        stats = {name[2:]: value for name, value in tensors.items() if name.startswith("s/")}
-        arrays, _ = wire.decode("support", request.payload)
-        x_Q = torch.from_numpy(arrays["query_x"]).float()
-        self._queue.answer(request, _reply("prediction", self._model(request).predict(params, stats, x_Q), {}))
-
-    def _model(self, request: AdaptationRequest) -> ServedModel:
-        key = (request.model, request.version)
-        if key not in self._warm:
-            self._warm[key] = ServedModel.load(self._models.blob(*key))
-            if len(self._warm) > WARM_MODELS:
-                self._warm.popitem(last=False)
-        self._warm.move_to_end(key)
-        return self._warm[key]
-
-    def _record(self, request: AdaptationRequest, answer: Answer) -> Adaptation:
-        return Adaptation(
-            id=request.id,
-            model=request.model,
-            version=request.version,
-            steps=request.steps,
-            lr=request.lr,
-            losses=answer.losses,
-            support_accuracy=answer.support_accuracy,
-            expires_at=time.time() + self._settings.adaptation_ttl_s,
+    def attach(self, connections: Connections) -> None:
+        """Work on these servers."""
+        settings = self._settings
+        self._queue = AdaptationQueue(
+            connections, ttl_s=settings.adaptation_ttl_s, budget_bytes=settings.adaptation_budget_bytes
         )
+        self._warm = WarmModels(ModelStore(connections), settings.adapter_models_bytes)
+        self._fleet = Fleet(connections)
+
+    def serve(self, requests: Sequence[AdaptationRequest]) -> None:
+        """Answer these requests; those that go into one call together, each call's answers as soon as it is done."""
+        groups: dict[tuple[object, ...], list[Asked]] = {}
+        fresh, again = self._known(requests)
+        for request in fresh:
+            with self._guarded([request]):
+                support = answers.support_of(request)
+                model = self._warm.get(request.model, request.version)
+                key = (request.model, request.version, *model.group(support))
+                groups.setdefault(key, []).append((request, support))
+        for group in groups.values():
+            for part in self._parts(group):
+                self._adapt(part)
+        self._predict(again)
+
+    def _known(self, requests: Sequence[AdaptationRequest]) -> tuple[list[AdaptationRequest], list[Again]]:
+        """Those that need an adaptation, and those for whose content or id there is one."""
+        made = self._queue.made_before([request.content for request in requests])
+        names = [request.adaptation or before for request, before in zip(requests, made, strict=True)]
+        kept = dict(zip(filter(None, names), self._queue.kept_many([n for n in names if n]), strict=True))
+        fresh, again = [], []
+        for request, name in zip(requests, names, strict=True):
+            found = kept.get(name) if name else None
+            if found is not None:
+                again.append((request, Kept(*found)))
+            elif request.op == "predict":
+                self._queue.fail(request, NotFound(f"no adaptation {name!r}: it has expired; adapt again"))
+            else:
+                fresh.append(request)
+        return fresh, again
+
+    def _parts(self, group: Sequence[Asked]) -> Iterator[list[Asked]]:
+        """A group in the portions in which it is computed."""
+        model = self._warm.get(group[0][0].model, group[0][0].version)
+        most = max(1, NUMBERS_AT_ONCE // max(1, group[0][1].numbers())) if model.vectorises else 1
+        for start in range(0, len(group), most):
+            part = []
+            for request, support in group[start : start + most]:
+                if request.deadline < time.time():
+                    self._queue.fail(request, TimedOut(f"{request.id} was not begun before its deadline"))
+                else:
+                    part.append((request, support))
+            if part:
+                yield part
+
+    def _adapt(self, group: Sequence[Asked]) -> None:
+        requests = [request for request, _ in group]
+        with self._guarded(requests):
+            model = self._warm.get(requests[0].model, requests[0].version)
+            found = model.adapt([support for _, support in group])
+            expires_at = time.time() + self._settings.adaptation_ttl_s
+            self._queue.finish(
+                [answers.adapted(request, answer, expires_at) for request, answer in zip(requests, found, strict=True)]
+            )
+
+    def _predict(self, again: Sequence[Again]) -> None:
+        """Predictions with kept parameters, those of equal shape in one call."""
+        groups: dict[tuple[object, ...], list[tuple[Again, torch.Tensor]]] = {}
+        for request, kept in again:
+            with self._guarded([request]):
+                x_Q = answers.queries_of(request)
+                key = (request.model, request.version, x_Q is None, *(() if x_Q is None else x_Q.shape))
+                groups.setdefault(key, []).append(((request, kept), torch.empty(0) if x_Q is None else x_Q))
+        for group in groups.values():
+            with self._guarded([request for (request, _), _ in group]):
+                self._queue.finish(self._predicted(group))
+
+    def _predicted(self, group: Sequence[tuple[Again, torch.Tensor]]) -> list[Outcome]:
+        first = group[0][0][0]
+        model: ServedModel = self._warm.get(first.model, first.version)
+        asked = [one for one, _ in group]
+        if not group[0][1].numel():
+            return [answers.again(request, kept, None) for request, kept in asked]
+        outputs_TQ = model.predict_many(
+            [answers.weights_of(kept.blob) for _, kept in asked], torch.stack([x_Q for _, x_Q in group])
+        )
+        return [answers.again(*one, outputs_Q) for one, outputs_Q in zip(asked, outputs_TQ, strict=True)]
+
+    def _guarded(self, requests: Iterable[AdaptationRequest]) -> _Guard:
+        return _Guard(self._queue, requests)
+
+    def _renew(self) -> None:
+        """Say every second that the requests at hand are being worked on, and now and then that this one is alive."""
+        beaten = 0.0
+        while True:
+            with suppress(Unavailable):
+                self._queue.renew(self._name)
+                if time.monotonic() - beaten > BEAT_S:
+                    self._fleet.beat("adapter", self._name, 3 * BEAT_S)
+                    beaten = time.monotonic()
+            time.sleep(RENEW_S)
 
 
-def _support(request: AdaptationRequest) -> Support:
-    arrays, _ = wire.decode("support", request.payload)
-    x_S = torch.from_numpy(arrays["support_x"]).float()
-    y_S = torch.from_numpy(arrays["support_y"])
-    query = arrays.get("query_x")
-    return Support(
-        x_S=x_S,
-        y_S=y_S.float() if y_S.is_floating_point() else y_S.long(),
-        x_Q=x_S.new_zeros(0, *x_S.shape[1:]) if query is None else torch.from_numpy(query).float(),
-        steps=request.steps,
-        lr=request.lr,
-        seed=request.seed,
-    )
+class _Guard:
+    """Whatever the block raises becomes the requests' answer, and the adapter lives on."""
 
+    def __init__(self, queue: AdaptationQueue, requests: Iterable[AdaptationRequest]) -> None:
+        self._queue, self._requests = queue, requests
 
-def _diverged(request: AdaptationRequest) -> InvalidInput:
-    return InvalidInput(
-        f"adaptation diverged: the support loss is not finite after {request.steps} steps at lr {request.lr}",
-        field="/lr",
-        rule="small enough for the loss to stay finite",
-        value=request.lr,
-    )
+    def __enter__(self) -> None: ...
 
-
-def _pack_adapted(answer: Answer) -> bytes:
-    tensors = {f"p/{name}": value for name, value in answer.params.items()}
-    return pack_tensors("adapted", tensors | {f"s/{name}": value for name, value in answer.stats.items()})
-
-
-def _reply(kind: str, outputs_Q: torch.Tensor, header: dict[str, Any]) -> bytes:
-    return pack_tensors(kind, {"outputs": outputs_Q} if outputs_Q.shape[0] else {}, header)
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if error is None or isinstance(error, Unavailable) or not isinstance(error, Exception):
+            return False
+        if not isinstance(error, WarploomError):
+            log.error("adaptation failed", exc_info=error)
+            error = WarploomError(f"adaptation failed: {type(error).__name__}: {error}")
+        self._queue.finish([Outcome(request, error) for request in self._requests])
+        return True

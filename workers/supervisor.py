@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from service.adaptations import AdaptationQueue
 from service.connection import Connections
 from service.fleet import Fleet
 from service.jobs import JobStore
@@ -43,6 +44,7 @@ class Supervisor:
         self._connections, self._settings, self._stopping = connections, settings, stopping
         self._jobs, self._sweeps = JobStore(connections), SweepStore(connections)
         self._fleet = Fleet(connections)
+        self._queue = AdaptationQueue(connections)
         self._name = f"{socket.gethostname()}-{time.time_ns():x}"
         self._threads: list[threading.Thread] = []
         self._adapters: dict[str, tuple[Any, Any]] = {}
@@ -94,6 +96,7 @@ class Supervisor:
                 placement.result(future)
             except Exception as error:
                 log.warning("adapter lost", adapter=name, reason=str(error))
+            self._queue.release(name)
         while len(self._adapters) < self._settings.adapters:
             name = f"{self._name}-{self._born}"
             self._born += 1

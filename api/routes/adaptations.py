@@ -97,5 +97,5 @@ def forget(adaptation_id: Id, services: ServicesDep) -> None:
 )
 async def predict(adaptation_id: Id, request: Request, services: ServicesDep) -> Prediction:
     """Predict more queries with a model that was adapted before."""
-    query_x = await predict_input(request, services.settings.max_body_bytes)
-    return await adapting.predict(services, adaptation_id, query_x)
+    query = await predict_input(request, services.settings.max_body_bytes)
+    return await adapting.predict(services, adaptation_id, query)

@@ -13,6 +13,7 @@ from service.connection import RoleClient
 
 FOLDER = Path(__file__).parent
 PRELUDE = "_prelude.lua"
+Arg = str | bytes | int | float
 
 
 class Script:
@@ -28,7 +29,33 @@ class Script:
         self.text = "\n".join((FOLDER / file).read_text(encoding="utf-8") for file in files)
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, client: RoleClient, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+    def command(self, keys: Sequence[str], args: Sequence[Arg]) -> tuple[Any, ...]:
+        """The command that runs it on a server that knows it, for clients of other kinds."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def many(self, client: RoleClient, calls: Sequence[tuple[Sequence[str], Sequence[Arg]]]) -> list[Any]:
+        """Run it once for each call, all in one round trip; each call is atomic, the whole is not.
+
+        Raises:
+            ResponseError: the first failure; the calls after it were run nevertheless.
+        """
+        if len(calls) == 1:
+            return [self(client, *calls[0])]
+        pipe = client.pipeline(transaction=False)
+        for keys, args in calls:
+            pipe.execute_command(*self.command(keys, args))  # type: ignore[no-untyped-call]
+        with client.translated():
+            found: list[Any] = pipe.execute(raise_on_error=False)
+        for i, result in enumerate(found):
+            if isinstance(result, NoScriptError):
+                found[i] = self(client, *calls[i])
+        for result in found:
+            if isinstance(result, Exception):
+                with client.translated():
+                    raise result
+        return found
+
+    def __call__(self, client: RoleClient, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Run it on `client`."""
         rest = (len(keys), *keys, *args)
         try:

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from service import keys
-from service.adaptations import AdaptationQueue, AdaptationRequest
+from service.adaptations import AdaptationQueue, AdaptationRequest, Outcome
 from service.connection import Connections
 from tests.support.waiting import wait_until
-from warploom.errors import InvalidInput, NotFound, TimedOut, Unauthenticated
+from warploom.errors import InvalidInput, NotFound, TimedOut, Unauthenticated, Unavailable
 
 
 @pytest.fixture
@@ -150,3 +150,64 @@ def test_adapted_parameters_are_kept_for_a_while(queue: AdaptationQueue, connect
 def test_a_request_is_the_same_wherever_its_stream_entry_is() -> None:
     asked = request()
     assert replace(asked, entry="1-0") == asked
+
+
+def test_requests_of_a_live_adapter_stay_with_it_and_those_of_a_dead_one_go_at_once(queue: AdaptationQueue) -> None:
+    assert queue.renew("a") == 0
+    queue.submit(request())
+    (held,) = queue.read("a", 8, 0)
+    assert queue.release("a") == 1
+    assert queue.renew("a") == 1
+    assert queue.read("b", 8, 0, idle_ms=5000) == []
+    assert queue.release("a") == 1
+    (found,) = queue.read("b", 8, 0, idle_ms=5000)
+    assert found == held
+    assert queue.renew("a") == 0
+
+
+def test_an_answer_comes_to_the_inbox_too(queue: AdaptationQueue, connections: Connections) -> None:
+    asked = replace(request(), inbox=keys.inbox("api1"))
+    queue.submit(asked)
+    (got,) = queue.read("a", 1, 0)
+    assert queue.finish([Outcome(got, b"yes"), Outcome(got, b"no")]) == [True, False]
+    entries = connections.replay.xrange(asked.inbox)
+    assert [fields for _, fields in entries] == [{b"id": asked.id.encode(), b"reply": b"+yes"}]
+
+
+def test_an_id_stands_for_one_request(queue: AdaptationQueue) -> None:
+    asked = replace(request(), fingerprint="f1")
+    assert queue.submit(asked) is True
+    assert queue.submit(asked) is False
+    with pytest.raises(InvalidInput, match="Idempotency-Key"):
+        queue.submit(replace(asked, fingerprint="f2"))
+
+
+def test_no_more_wait_than_may(connections: Connections) -> None:
+    queue = AdaptationQueue(connections, most_waiting=2)
+    for _ in range(2):
+        queue.submit(request())
+    with pytest.raises(Unavailable, match="too many"):
+        queue.submit(request())
+
+
+def test_the_oldest_parameters_make_room(connections: Connections) -> None:
+    queue = AdaptationQueue(connections, ttl_s=100, budget_bytes=3000)
+    for i in range(4):
+        assert queue.keep(f"adapt_{i}", {}, bytes(900), content=f"c{i}") is True
+    assert queue.kept_many([f"adapt_{i}" for i in range(4)])[:2] == [None, ({}, bytes(900))]
+    assert queue.books() == {"bytes": 3 * 902, "dropped": 1}
+    assert queue.made_before(["c3", "", "c9"]) == ["adapt_3", None, None]
+    queue.forget("adapt_2")
+    queue.forget("adapt_2")
+    assert queue.books()["bytes"] == 2 * 902
+    assert queue.keep("adapt_9", {}, bytes(4000)) is False
+    assert queue.books()["dropped"] == 2
+
+
+def test_what_expired_leaves_the_books(connections: Connections) -> None:
+    brief, queue = AdaptationQueue(connections, ttl_s=0.05), AdaptationQueue(connections, ttl_s=100)
+    brief.keep("adapt_1", {}, bytes(100))
+    queue.keep("adapt_2", {}, bytes(100))
+    wait_until(lambda: queue.kept_many(["adapt_1"]) == [None], what="the first to expire")
+    queue.keep("adapt_3", {}, bytes(100))
+    assert queue.books()["bytes"] == 2 * 102

@@ -13,15 +13,18 @@ from service.adaptations import AdaptationQueue, AdaptationRequest
 from service.connection import Connections
 from service.models import ModelStore
 from service.settings import Settings
+from tests.support.waiting import wait_until
 from warploom import wire
 from warploom.adaptation import ServedModel, Support
 from warploom.build import build
 from warploom.codec import pack_model
-from warploom.errors import InvalidInput, NotFound, WarploomError
+from warploom.errors import InvalidInput, NotFound, TimedOut, WarploomError
 from warploom.spec import JobSpec
 from workers.adapter import Adapter
 from workers.context import shipped
 from workers.evaluator import Origin, register
+from workers.intake import Intake
+from workers.warm import WarmModels
 
 SPEC = JobSpec.parse(
     {
@@ -43,7 +46,7 @@ def adapter(connections: Connections, redis_settings: Settings, queue: Adaptatio
     models = ModelStore(connections)
     register(models, "sine", SPEC, algorithm, algorithm.init(3), {"loss": 1.0}, Origin(once="x"))
     made = Adapter(shipped(redis_settings), "a1")
-    made._models, made._queue = models, queue
+    made.attach(connections)
     return made
 
 
@@ -96,13 +99,13 @@ def test_each_of_many_gets_its_own_answer(adapter: Adapter, queue: AdaptationQue
         np.testing.assert_allclose(outputs(queue, one), expected(one), rtol=1e-4, atol=1e-5)
 
 
-def test_equal_shapes_are_adapted_in_one_call(
+def test_sizes_that_are_near_are_adapted_in_one_call(
     adapter: Adapter, queue: AdaptationQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     original = ServedModel.adapt
     monkeypatch.setattr(ServedModel, "adapt", lambda self, group: sizes.append(len(group)) or original(self, group))
-    serve(adapter, queue, *(request(seed, rows) for seed, rows in enumerate((5, 7, 5, 5, 7))))
+    serve(adapter, queue, *(request(seed, rows) for seed, rows in enumerate((5, 7, 5, 9, 12))))
     assert sorted(sizes) == [2, 3]
 
 
@@ -145,3 +148,72 @@ def test_an_unexpected_error_is_answered_and_the_adapter_lives(
     good = request(2)
     serve(adapter, queue, good)
     assert outputs(queue, good).shape == (3, 1)
+
+
+def test_equal_content_is_adapted_once_and_answered_from_what_is_kept(
+    adapter: Adapter, queue: AdaptationQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = request(1, content="abc")
+    serve(adapter, queue, first)
+    monkeypatch.setattr(ServedModel, "adapt", lambda self, group: pytest.fail("adapted again"))
+    second = request(1, content="abc")
+    serve(adapter, queue, second)
+    assert wire.decode("adaptation", queue.wait(second.id, 1))[1]["id"] == first.id
+    np.testing.assert_allclose(outputs(queue, second), outputs(queue, first), rtol=1e-5, atol=1e-6)
+    monkeypatch.undo()
+    queue.forget(first.id)
+    third = request(1, content="abc")
+    serve(adapter, queue, third)
+    assert wire.decode("adaptation", queue.wait(third.id, 1))[1]["id"] == third.id
+
+
+def test_a_request_that_waited_too_long_is_not_computed(
+    adapter: Adapter, queue: AdaptationQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = request(1, deadline=time.time() + 0.2)
+    queue.submit(late)
+    (read,) = queue.read("a1", 32, 0)
+    wait_until(lambda: time.time() > late.deadline)
+    monkeypatch.setattr(ServedModel, "adapt", lambda self, group: pytest.fail("computed"))
+    adapter.serve([read])
+    with pytest.raises(TimedOut, match="deadline"):
+        queue.wait(late.id, 1)
+
+
+def test_models_are_kept_ready_within_their_budget(adapter: Adapter, connections: Connections) -> None:
+    models = ModelStore(connections)
+    algorithm = build(SPEC)
+    for token in ("y", "z"):
+        register(models, "sine", SPEC, algorithm, algorithm.init(3), {"loss": 1.0}, Origin(once=token))
+    size = models.get("sine").bytes
+    warm = WarmModels(models, 2 * size)
+    for version in (1, 2, 1, 3):
+        warm.get("sine", version)
+    assert warm.names() == [("sine", 1), ("sine", 3)]
+    assert warm.get("sine", 1) is warm.get("sine", 1)
+    assert WarmModels(models, 1).get("sine", 2).spec == SPEC, "the one in use stays, however large"
+
+
+def test_a_batch_waits_for_those_who_asked_before_and_a_lone_client_does_not(queue: AdaptationQueue) -> None:
+    intake = Intake(queue, "a1", 32)
+    many = [request(seed) for seed in range(3)]
+    for one in many[:2]:
+        queue.submit(one)
+    assert len(intake.next()) == 2
+    intake.done(2, 0.1)
+    waits: list[int] = []
+    read = queue.read
+
+    def watched(consumer: str, count: int, block_ms: int) -> list[AdaptationRequest]:
+        waits.append(block_ms)
+        return read(consumer, count, block_ms)
+
+    queue.read = watched  # type: ignore[method-assign]
+    queue.submit(many[2])
+    assert len(intake.next()) == 1
+    assert len(waits) == 2, "after two together it looks for a second"
+    intake.done(1, 0.1)
+    waits.clear()
+    queue.submit(request(7))
+    assert len(intake.next()) == 1
+    assert len(waits) == 1, "after one alone it does not"
