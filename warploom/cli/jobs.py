@@ -8,15 +8,14 @@ import typer
 from rich.markup import escape
 
 from warploom.cli.live import RunView
-from warploom.cli.output import AsJson, ago, client_of, console, emit_json, held_out, shown, state, table
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, held_out, shown, size, state, table
+from warploom.cli.records import JobId, pairs_of
 from warploom.cli.specfile import Overrides, SpecPath, read
 from warploom.records import SUCCEEDED
 
 if TYPE_CHECKING:
     from warploom.client import Client
-    from warploom.records import Job
-
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `warploom jobs` lists it.")]
+    from warploom.records import DryRun, Job
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +28,9 @@ def submit(
     ctx: typer.Context,
     spec: SpecPath,
     overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check it: print the complete spec and an estimate.")
+    ] = False,
     watching: Annotated[bool, typer.Option("--watch", help="Stay and show the progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -38,6 +40,10 @@ def submit(
     """
     document = read(spec, overrides)
     with client_of(ctx) as client:
+        if dry_run:
+            checked = client.dry_run(document)
+            emit_json(checked) if as_json else _estimate(checked)
+            return
         job = client.submit(document)
         if as_json:
             emit_json(job)
@@ -52,6 +58,11 @@ def jobs(
     id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show one job in full.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many to list.")] = 20,
     only: Annotated[str | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only jobs with this metadata. May be repeated.")
+    ] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="In the order of their submission.")] = False,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this job.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first, or show one.
@@ -63,7 +74,8 @@ def jobs(
             job = client.job(id)
             emit_json(job) if as_json else _show(job)
             return
-        page = client.jobs(limit=limit, state=only)
+        order = "asc" if oldest_first else None
+        page = client.jobs(limit=limit, after=after, state=only, order=order, metadata=pairs_of(metadata))
     if as_json:
         emit_json(page)
         return
@@ -80,6 +92,8 @@ def jobs(
         for job in page.data
     ]
     console.print(table(("ID", "STATE", "ALGORITHM", "TASK", "ROUND", "HELD OUT", "CREATED"), rows))
+    if page.has_more:
+        console.print(f"[dim]there are more: --after {page.data[-1].id}[/]", highlight=False)
 
 
 def watch(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
@@ -120,6 +134,15 @@ def cancel(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
         _tell(client.cancel(id), as_json)
 
 
+def _estimate(checked: DryRun) -> None:
+    found = checked.estimate.model_dump(exclude={"notes"})
+    shown_as = {name: size(value) if "bytes" in name and value is not None else value for name, value in found.items()}
+    console.print(table(("ESTIMATE", ""), [(name.replace("_", " "), value) for name, value in shown_as.items()]))
+    for line in checked.estimate.notes:
+        console.print(f"[yellow]note:[/] {escape(line)}", highlight=False)
+    console.print("[dim]nothing was submitted; --json prints the complete spec[/]")
+
+
 def _tell(job: Job, as_json: bool) -> None:
     emit_json(job) if as_json else console.print(f"{job.id}: {state(job.state)}")
 
@@ -146,6 +169,7 @@ def _show(job: Job) -> None:
         ("round", f"{job.progress.meta_step}/{job.progress.total}"),
         ("tasks done", job.progress.tasks_done),
         *((name, shown(value)) for name, value in sorted(job.progress.metrics.items())),
+        *((f"metadata {name}", value) for name, value in sorted(job.metadata.items())),
         *((name, job.spec.get(name, {}).get("name")) for name in ("algorithm", "task", "model") if job.spec),
     ]
     if job.error is not None:

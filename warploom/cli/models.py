@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from warploom.cli.output import AsJson, ago, client_of, console, emit_json, held
 from warploom.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from warploom.records import Adaptation, Model
+    from warploom.records import Adaptation, Model, Prediction
 
 LARGEST_FILE = 2**30
 SHOWN_ROWS = 20
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
 def models(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one model in full.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="The version; default the latest.")] = None,
     download: Annotated[Path | None, typer.Option(help="Write the weights (safetensors) to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,9 +42,9 @@ def models(
             found = client.models()
             emit_json(found) if as_json else _list(found)
             return
-        model = client.model(name)
+        model = client.model(name, version)
         if download is not None:
-            _write(download, client.download(name, model.version))
+            write(download, client.download(name, model.version))
     emit_json(model) if as_json else _show(model)
 
 
@@ -53,6 +55,8 @@ def adapt(
     query: Annotated[Path | None, typer.Option(help="An .npz file with array x (or query_x) to predict.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of adaptation; default the model's own.")] = None,
     lr: Annotated[float | None, typer.Option(help="Step size; default the model's own.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the minibatches.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="The model's version; default the latest.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write labels and outputs to this .npz file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,21 +64,22 @@ def adapt(
 
     Example: [bold]warploom adapt my-glyphs --support s.npz --query q.npz --out predictions.npz[/]
     """
-    arrays = _arrays(support)
-    support_x, support_y = (_pick(arrays, support, name, f"support_{name}") for name in ("x", "y"))
+    arrays = read_arrays(support)
+    support_x, support_y = (pick(arrays, support, name, f"support_{name}") for name in ("x", "y"))
     query_x = arrays.get("query_x")
     if query is not None:
-        query_x = _pick(_arrays(query), query, "x", "query_x")
+        query_x = pick(read_arrays(query), query, "x", "query_x")
     if out is not None and query_x is None:
         raise typer.BadParameter("--out needs something to predict: give --query, or query_x in the support file")
     with client_of(ctx) as client:
-        adapted = client.adapt(model, support_x, support_y, query_x, steps=steps, lr=lr)
-    if out is not None:
-        _save(out, adapted)
+        adapted = client.adapt(model, support_x, support_y, query_x, steps, lr, seed, version)
+    if out is not None and adapted.prediction is not None:
+        save(out, adapted.prediction)
     emit_json(adapted) if as_json else _report(adapted)
 
 
-def _arrays(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of an npz file. Raises InvalidInput."""
     from warploom.wire import read_npz
 
     try:
@@ -83,7 +88,8 @@ def _arrays(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
 
 
-def _pick(arrays: dict[str, Any], path: Path, *names: str) -> Any:
+def pick(arrays: dict[str, Any], path: Path, *names: str) -> Any:
+    """The array of the first of these names that is there. Raises InvalidInput."""
     for name in names:
         if name in arrays:
             return arrays[name]
@@ -91,19 +97,20 @@ def _pick(arrays: dict[str, Any], path: Path, *names: str) -> Any:
     raise InvalidInput(f"{path} holds {found}, but not {' or '.join(names)}", rule=f"an array {names[0]}")
 
 
-def _save(path: Path, adapted: Adaptation) -> None:
+def save(path: Path, prediction: Prediction) -> None:
+    """Write a prediction to an npz file. Raises InvalidInput."""
     import numpy as np
 
-    if adapted.prediction is None:
-        return
-    arrays: dict[str, Any] = {"outputs": np.asarray(adapted.prediction.outputs, dtype=np.float32)}
-    if adapted.prediction.labels is not None:
-        arrays["labels"] = np.asarray(adapted.prediction.labels, dtype=np.int64)
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+    arrays: dict[str, Any] = {"outputs": np.asarray(prediction.outputs, dtype=np.float32)}
+    if prediction.labels is not None:
+        arrays["labels"] = np.asarray(prediction.labels, dtype=np.int64)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    write(path, file.getvalue())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a file. Raises InvalidInput."""
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -141,11 +148,16 @@ def _report(adapted: Adaptation) -> None:
         highlight=False,
     )
     console.print(f"support loss {losses}, support accuracy {percent(adapted.support_accuracy)}", highlight=False)
-    console.print(f"kept as {adapted.id}", highlight=False)
-    if adapted.prediction is None:
-        return
-    labels = adapted.prediction.labels
-    outputs = adapted.prediction.outputs
+    console.print(
+        f"kept as [bold]{adapted.id}[/]; predict more with: warploom predict {adapted.id} --query FILE", highlight=False
+    )
+    if adapted.prediction is not None:
+        predictions(adapted.prediction)
+
+
+def predictions(found: Prediction) -> None:
+    """Show a prediction as a table, its first rows at least."""
+    labels, outputs = found.labels, found.outputs
     if labels is not None:
         rows = [(i, label, percent(max(row))) for i, (label, row) in enumerate(zip(labels, outputs, strict=True))]
         console.print(table(("QUERY", "LABEL", "PROBABILITY"), rows[:SHOWN_ROWS]))

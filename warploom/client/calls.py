@@ -63,6 +63,16 @@ def create(path: str, kind: type[RecordT], body: Any, key: str | None, **params:
     return Call(method="POST", path=path, read=record(kind), options=options, safe=True)
 
 
+def patch(path: str, kind: type[RecordT], body: Mapping[str, Any]) -> Call[RecordT]:
+    """Change some fields; a repeat changes nothing."""
+    return Call(method="PATCH", path=path, read=record(kind), options={"json": dict(body)}, safe=True)
+
+
+def put(path: str, kind: type[RecordT], body: Mapping[str, Any]) -> Call[RecordT]:
+    """Set something; a repeat changes nothing."""
+    return Call(method="PUT", path=path, read=record(kind), options={"json": dict(body)}, safe=True)
+
+
 def delete(path: str) -> Call[None]:
     """Remove something; a repeat changes nothing."""
     return Call(method="DELETE", path=path, read=lambda _: None, safe=True)
@@ -113,7 +123,16 @@ def _foreign(answer: httpx.Response) -> WireError:
 
 def document(body: Any) -> Any:
     """A spec, or a mapping, as JSON."""
-    return body.model_dump(mode="json") if isinstance(body, BaseModel) else dict(body)
+    if not isinstance(body, BaseModel):
+        return dict(body)
+    # A spec leaves its metadata out of its own form, because that can change and the spec cannot.
+    metadata = getattr(body, "metadata", None)
+    return body.model_dump(mode="json") | ({"metadata": metadata} if metadata else {})
+
+
+def filters(metadata: Mapping[str, str] | None, **params: Any) -> dict[str, Any]:
+    """Parameters of a list, with its metadata filter written as `metadata[name]=value`."""
+    return given(**params) | {f"metadata[{name}]": value for name, value in (metadata or {}).items()}
 
 
 def given(**params: Any) -> dict[str, Any]:

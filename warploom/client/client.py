@@ -10,6 +10,7 @@ import httpx
 
 from warploom.client import endpoint, handles
 from warploom.client import jobs as job_plans
+from warploom.client import keys as key_plans
 from warploom.client import models as model_plans
 from warploom.client import service as service_plans
 from warploom.client import sweeps as sweep_plans
@@ -35,9 +36,13 @@ class Operations(Owner):
     events = stream(job_plans.follow)
     history = listing(job_plans.history)
     metrics = operation(job_plans.metrics)
+    dry_run = operation(job_plans.check)
+    note = handles.job(job_plans.note)
 
     models = operation(model_plans.listing)
+    model_pages = listing(model_plans.pages)
     model = operation(model_plans.one)
+    note_model = operation(model_plans.note)
     download = operation(model_plans.download)
     download_model = operation(model_plans.download_model)
     adapt = handles.adaptation(model_plans.adapt)
@@ -50,12 +55,20 @@ class Operations(Owner):
     sweeps = handles.sweep_listing(sweep_plans.listing)
     get_sweep = handles.sweep(sweep_plans.one)
     cancel_sweep = handles.sweep(sweep_plans.cancel)
+    note_sweep = handles.sweep(sweep_plans.note)
     wait_sweep = handles.sweep(sweep_plans.wait)
 
     catalog = operation(service_plans.catalog)
     limits = operation(service_plans.limits)
     health = operation(service_plans.health)
     version = operation(service_plans.version)
+
+    whoami = operation(key_plans.whoami)
+    keys = listing(key_plans.listing)
+    key = operation(key_plans.one)
+    create_key = operation(key_plans.create)
+    rotate_key = operation(key_plans.rotate)
+    revoke_key = operation(key_plans.revoke)
 
     @property
     def url(self) -> str:

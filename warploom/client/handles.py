@@ -14,7 +14,7 @@ from warploom import records
 from warploom.client import jobs, models, sweeps
 from warploom.client.calls import Call
 from warploom.client.core import Core
-from warploom.client.operations import Async, Listing, Operation, Owner, Sync, of_id, operation, stream
+from warploom.client.operations import Async, Listing, Operation, Owner, Sync, listing, of_id, operation, stream
 
 P = ParamSpec("P")
 
@@ -63,7 +63,9 @@ class JobHelpers(Owner):
     resume = of_id(job(jobs.resume))
     cancel = of_id(job(jobs.cancel))
     events = of_id(stream(jobs.follow))
+    history = of_id(listing(jobs.history))
     metrics = of_id(operation(jobs.metrics))
+    note = of_id(job(jobs.note))
 
 
 class SweepHelpers(Owner):
@@ -72,6 +74,7 @@ class SweepHelpers(Owner):
     refresh = of_id(sweep(sweeps.one))
     wait = of_id(sweep(sweeps.wait))
     cancel = of_id(sweep(sweeps.cancel))
+    note = of_id(sweep(sweeps.note))
 
 
 class AdaptationHelpers(Owner):

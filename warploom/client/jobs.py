@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import Any, TypeVar
 
 from warploom.client import events
-from warploom.client.calls import Call, create, get, part, post
+from warploom.client.calls import Call, create, document, filters, get, part, patch, post
 from warploom.client.core import Core
 from warploom.errors import TimedOut, Unavailable
-from warploom.records import FINAL_STATES, Event, Job, Metrics, Page, Sweep
+from warploom.records import FINAL_STATES, DryRun, Event, Job, Metrics, Page, Sweep
 from warploom.spec import JobSpec
 
 LastingT = TypeVar("LastingT", Job, Sweep)
@@ -35,15 +35,37 @@ def one(id: str) -> Call[Job]:
     return get(_path(id), Job)
 
 
-def listing(limit: int = 20, after: str | None = None, state: str | None = None) -> Call[Page[Job]]:
-    """Jobs, newest first.
+def listing(
+    limit: int = 20,
+    after: str | None = None,
+    state: str | None = None,
+    order: str | None = None,
+    created_after: float | None = None,
+    created_before: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Call[Page[Job]]:
+    """Jobs, newest first unless `order` is `asc`.
 
     Args:
         limit: most jobs of one page.
         after: the last id of the page before.
         state: only jobs in this state.
+        order: `asc` or `desc`.
+        created_after, created_before: seconds since the epoch.
+        metadata: only jobs that have all of these pairs.
     """
-    return get("/v1/jobs", Page[Job], limit=limit, after=after, state=state)
+    times = {"created_after": created_after, "created_before": created_before}
+    return get("/v1/jobs", Page[Job], **filters(metadata, limit=limit, after=after, state=state, order=order, **times))
+
+
+def check(spec: JobSpec | Mapping[str, Any]) -> Call[DryRun]:
+    """A dry run: the complete spec and an estimate of what the job would do and need. Makes nothing."""
+    return post("/v1/jobs", DryRun, safe=True, json=document(spec), params={"dry_run": "true"})
+
+
+def note(id: str, metadata: Mapping[str, str | None]) -> Call[Job]:
+    """Set pairs of a job's metadata, or remove them with None; the others stay."""
+    return patch(_path(id), Job, {"metadata": dict(metadata)})
 
 
 def pause(id: str) -> Call[Job]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from warploom.client.calls import NPZ, Call, content, delete, get, given, npz, part, post
+from warploom.client.calls import NPZ, Call, content, delete, filters, get, given, npz, part, patch, post
 from warploom.client.core import Core
 from warploom.records import Adaptation, Model, Page, Prediction
 
@@ -14,9 +15,32 @@ if TYPE_CHECKING:
     from warploom.local_model import LocalModel
 
 
+def pages(
+    limit: int = 100,
+    after: str | None = None,
+    order: str | None = None,
+    created_after: float | None = None,
+    created_before: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Call[Page[Model]]:
+    """The latest version of every model, a page at a time, by name; all else as for `jobs`."""
+    times = {"created_after": created_after, "created_before": created_before}
+    return get("/v1/models", Page[Model], **filters(metadata, limit=limit, after=after, order=order, **times))
+
+
 async def listing(core: Core) -> list[Model]:
     """The latest version of every model."""
-    return (await core.do(get("/v1/models", Page[Model]))).data
+    found = await core.do(pages(1000))
+    models = found.data
+    while found.has_more and found.data:
+        found = await core.do(pages(1000, after=models[-1].name))
+        models = models + found.data
+    return models
+
+
+def note(name: str, metadata: Mapping[str, str | None]) -> Call[Model]:
+    """Set pairs of a model's metadata, or remove them with None; the others stay."""
+    return patch(f"/v1/models/{part(name)}", Model, {"metadata": dict(metadata)})
 
 
 def one(name: str, version: int | None = None) -> Call[Model]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from warploom.client.calls import Call, create, get, part, post
+from warploom.client.calls import Call, create, filters, get, part, patch, post
 from warploom.client.core import Core
 from warploom.client.jobs import until_final
 from warploom.records import Page, Sweep
@@ -17,9 +17,24 @@ def submit(spec: SweepSpec | Mapping[str, Any], idempotency_key: str | None = No
     return create("/v1/sweeps", Sweep, spec, idempotency_key)
 
 
-def listing(limit: int = 20, after: str | None = None) -> Call[Page[Sweep]]:
-    """Sweeps, newest first."""
-    return get("/v1/sweeps", Page[Sweep], limit=limit, after=after)
+def listing(
+    limit: int = 20,
+    after: str | None = None,
+    state: str | None = None,
+    order: str | None = None,
+    created_after: float | None = None,
+    created_before: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Call[Page[Sweep]]:
+    """Sweeps, newest first unless `order` is `asc`; all else as for `jobs`."""
+    times = {"created_after": created_after, "created_before": created_before}
+    wanted = filters(metadata, limit=limit, after=after, state=state, order=order, **times)
+    return get("/v1/sweeps", Page[Sweep], **wanted)
+
+
+def note(id: str, metadata: Mapping[str, str | None]) -> Call[Sweep]:
+    """Set pairs of a sweep's metadata, or remove them with None; the others stay."""
+    return patch(f"/v1/sweeps/{part(id)}", Sweep, {"metadata": dict(metadata)})
 
 
 def one(id: str) -> Call[Sweep]:

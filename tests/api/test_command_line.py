@@ -1,0 +1,133 @@
+"""The command line against the API itself: every route can be reached by a command, and its answer is shown.
+
+A new route without a command fails `test_every_route_has_a_command`: add it to the client and to the command line, and
+a line to `SCRIPT`, or its reason to `NO_COMMAND`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.api.conftest import KEY, Api, FakeAdapter
+from warploom.cli import app as command_line
+from warploom.cli.output import Session
+from warploom.client import Client
+
+NO_COMMAND = {
+    ("GET", "/livez"): "for orchestrators; `warploom health` asks more",
+    ("GET", "/metrics"): "for Prometheus",
+    ("GET", "/openapi.json"): "for code generators and the documentation page",
+}
+# Commands in order; {job} and the like are what commands before them made.
+SCRIPT: list[tuple[str, Callable[[Any], dict[str, str]] | None]] = [
+    ("health", None),
+    ("limits", None),
+    ("whoami", None),
+    ("submit {spec} --dry-run", None),
+    ("submit {spec}", lambda found: {"job": found["id"]}),
+    ("jobs", None),
+    ("jobs {job}", None),
+    ("note {job} owner=ada", None),
+    ("events {job}", None),
+    ("metrics {job}", None),
+    ("pause {job}", None),
+    ("resume {job}", None),
+    ("cancel {job}", None),
+    ("sweep {sweep_spec}", lambda found: {"sweep": found["id"]}),
+    ("sweeps", None),
+    ("sweeps {sweep}", None),
+    ("note {sweep} owner=ada", None),
+    ("sweeps {sweep} --cancel", None),
+    ("catalog --remote", None),
+    ("models", None),
+    ("models images", None),
+    ("note images owner=ada", None),
+    ("models images --download {out}", None),
+    ("adapt images --support {support}", lambda found: {"adaptation": found["id"]}),
+    ("predict {adaptation} --query {support}", None),
+    ("adaptation {adaptation} --download {out}", None),
+    ("adaptation {adaptation} --forget", None),
+]
+
+
+class Bridge(httpx.BaseTransport):
+    """Requests of a blocking client, answered by the application in its own event loop."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.asked: list[tuple[str, str]] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append((request.method, request.url.path))
+        path = request.url.raw_path.decode()
+        answer = self.api.request(request.method, path, content=request.read(), headers=request.headers)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+@pytest.fixture
+def bridge(anonymous: Api, monkeypatch: pytest.MonkeyPatch) -> Bridge:
+    found = Bridge(anonymous)
+    monkeypatch.setattr(Session, "client", lambda _: Client("http://api", KEY, transport=found, max_retries=0))
+    return found
+
+
+@pytest.fixture
+def files(tmp_path: Path, spec: dict[str, Any]) -> dict[str, str]:
+    search = {"job": spec, "space": {"algorithm.inner_lr": {"type": "loguniform", "low": 0.01, "high": 0.1}}}
+    for name, document in (("spec", spec), ("sweep_spec", search)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    x = np.zeros((3, 1, 2, 2))
+    np.savez(tmp_path / "support.npz", x=x, y=[0, 1, 2])
+    names = {"spec": "spec.json", "sweep_spec": "sweep_spec.json", "support": "support.npz", "out": "out"}
+    return {name: str(tmp_path / file) for name, file in names.items()}
+
+
+@pytest.fixture
+def hits(bridge: Bridge, files: dict[str, str], images: str, adapter: FakeAdapter) -> list[tuple[str, str]]:
+    """What the script asked for. Each command runs for people and, where that does no harm, for programs."""
+    known = dict(files)
+    for line, learn in SCRIPT:
+        result = CliRunner().invoke(command_line, [word.format(**known) for word in line.split()] + ["--json"])
+        assert result.exit_code == 0, f"{line}: {result.output}"
+        document = json.loads(result.output)
+        if learn is not None:
+            known |= learn(document)
+        elif not re.search(r"--forget|rotate|revoke", line):
+            shown = CliRunner().invoke(command_line, [word.format(**known) for word in line.split()])
+            assert shown.exit_code == 0, f"{line}: {shown.output}"
+            assert shown.output.strip()
+    return bridge.asked
+
+
+def test_every_route_has_a_command(anonymous: Api, hits: list[tuple[str, str]]) -> None:
+    routes = {
+        (method.upper(), path)
+        for path, methods in anonymous.get("/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    reached = {route for route in routes if any(_matches(route, hit) for hit in hits)}
+    assert sorted(routes - reached - set(NO_COMMAND)) == []
+    assert sorted(set(NO_COMMAND) & reached) == [], "these have a command now"
+
+
+def _matches(route: tuple[str, str], hit: tuple[str, str]) -> bool:
+    pattern = re.sub(r"\{[^}]+\}", "[^/]+", route[1])
+    return route[0] == hit[0] and re.fullmatch(pattern, hit[1]) is not None
+
+
+def test_refusals_of_the_service_are_one_line(bridge: Bridge) -> None:
+    for command, says in (("jobs job_none", "job_none"), ("models none", "none"), ("note job_none a=b", "job_none")):
+        result = CliRunner().invoke(command_line, command.split())
+        assert result.exit_code == 1
+        assert result.output.startswith("error: ")
+        assert says in result.output
+        assert len(result.output.splitlines()) == 1

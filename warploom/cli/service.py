@@ -1,0 +1,55 @@
+"""The service as it runs: is it well, what may a key do."""
+
+from __future__ import annotations
+
+import typer
+
+from warploom.cli.output import AsJson, client_of, console, emit_json, table
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on `app`."""
+    for command in (health, limits, whoami):
+        app.command(rich_help_panel="The service")(command)
+
+
+def health(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Say whether the service can work, its parts, and its version. Exit code 1 when it cannot.
+
+    Example: [bold]warploom health[/]
+    """
+    with client_of(ctx) as client:
+        found = client.with_options(max_retries=0).health() | client.version()
+    if as_json:
+        emit_json(found)
+        return
+    parts = found.get("parts")
+    rows = [(name, value) for name, value in found.items() if name != "parts"]
+    console.print(table(("", ""), [*rows, *(parts.items() if isinstance(parts, dict) else ())]))
+
+
+def limits(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Show the service's limits, and those of your key with what is used of them.
+
+    Example: [bold]warploom limits[/]
+    """
+    with client_of(ctx) as client:
+        found = client.limits()
+    if as_json:
+        emit_json(found)
+        return
+    of_key = found.pop("limits", None)
+    console.print(table(("SERVICE", "LIMIT"), found.items()))
+    if isinstance(of_key, dict):
+        rows = [(name, use.get("limit"), use.get("used"), use.get("reset_s")) for name, use in of_key.items()]
+        console.print(table(("YOUR KEY", "LIMIT", "USED", "SECONDS UNTIL FREE"), rows))
+
+
+def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Say whose key this is: its name, tenant and scopes.
+
+    Example: [bold]warploom whoami[/]
+    """
+    with client_of(ctx) as client:
+        found = client.whoami()
+    emit_json(found) if as_json else console.print(table(("", ""), found.model_dump().items()))

@@ -1,0 +1,48 @@
+"""What can be asked about API keys. All but `whoami` need a key of scope admin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from warploom.client.calls import Call, get, given, part, post
+from warploom.records import ApiKey, Identity, NewApiKey, Page
+
+
+def whoami() -> Call[Identity]:
+    """Whose key this client uses: its name, tenant and scopes."""
+    return get("/v1/whoami", Identity)
+
+
+def listing(limit: int = 20, after: str | None = None) -> Call[Page[ApiKey]]:
+    """Keys, newest first, also revoked ones; never their secrets."""
+    return get("/v1/keys", Page[ApiKey], limit=limit, after=after)
+
+
+def one(id: str) -> Call[ApiKey]:
+    """What is known of one key."""
+    return get(f"/v1/keys/{part(id)}", ApiKey)
+
+
+def create(
+    name: str, scopes: Sequence[str] | None = None, tenant: str | None = None, expires_at: float | None = None
+) -> Call[NewApiKey]:
+    """Make a key. Its `secret` is in the answer and can never be read again.
+
+    Args:
+        name: what it is for.
+        scopes: what it may do (`jobs:read`, `jobs:write`, `adapt`, `admin`); default: all but admin.
+        tenant: whose objects it sees; default: your own.
+        expires_at: seconds since the epoch; default: never.
+    """
+    wanted = None if scopes is None else list(scopes)
+    return post("/v1/keys", NewApiKey, json=given(name=name, scopes=wanted, tenant=tenant, expires_at=expires_at))
+
+
+def rotate(id: str, grace_s: float | None = None) -> Call[NewApiKey]:
+    """A new secret for a key; the old one works for `grace_s` more seconds."""
+    return post(f"/v1/keys/{part(id)}/rotate", NewApiKey, json=given(grace_s=grace_s))
+
+
+def revoke(id: str) -> Call[ApiKey]:
+    """Have a key open nothing any more, at once; a repeat changes nothing."""
+    return post(f"/v1/keys/{part(id)}/revoke", ApiKey, safe=True)
