@@ -6,6 +6,7 @@ The schedule of faults comes from one seed. `Drill(home, Plan(jobs=20, faults=10
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import time
@@ -31,6 +32,7 @@ from warploom.records import FINAL_STATES, Event, Job
 from warploom.types import Tensors
 
 TICK_S = 0.2
+AT_MOST_S = 60.0
 GONE_S = 20.0
 
 
@@ -44,7 +46,8 @@ class Plan:
         seed: of the schedule.
         rounds: of each job.
         at_once: jobs that are unfinished at a time.
-        gap_s: least and most seconds between two faults.
+        gap_s: least and most seconds between two faults; the later waits besides until a job got on since the earlier,
+            but not for ever, so that a slow machine is not hit only while everything starts.
         minutes: all must be over by then.
         kinds: faults to choose from.
         supervisors: how many there are, each with a Ray of its own.
@@ -166,7 +169,7 @@ class Drill:
         self._report.quiet_s = time.monotonic() - started
         self._say(f"quiet run: {self._report.quiet_s:.0f} s")
         started = time.monotonic()
-        self._chaos(victim, Faults(victim, disk, self._chance, self._newest))
+        self._chaos(victim, Faults(victim, disk, self._chance, self._rounds))
         self._report.chaos_s = time.monotonic() - started
         self._say(f"chaos: {self._report.chaos_s:.0f} s")
         self._check(oracle)
@@ -181,15 +184,18 @@ class Drill:
 
     def _chaos(self, victim: Victim, faults: Faults) -> None:
         deadline = time.monotonic() + self._plan.minutes * 60
-        due, next_at = self._plan.faults, time.monotonic()
+        due, next_at, moved = self._plan.faults, time.monotonic(), faults.moves()
         while due or len(self._ids) < self._plan.jobs or self._unfinished():
-            assert time.monotonic() < deadline, f"not over in {self._plan.minutes} minutes: {self._unfinished()}"
+            if time.monotonic() > deadline:
+                self._report.broken.append(f"not over in {self._plan.minutes:g} minutes; {due} faults were to come")
+                break
             assert victim.alive(), (victim.home / "stack.log").read_text()[-4000:]
             if len(self._ids) < self._plan.jobs and len(self._unfinished()) < self._plan.at_once:
                 self._ids.append(victim.submit(document(self._plan, len(self._ids)), f"chaos-{len(self._ids)}"))
-            if due and time.monotonic() > next_at:
+            now = time.monotonic()
+            if due and now > next_at and (now > next_at + AT_MOST_S or moved()):
                 due -= self._one(faults)
-                next_at = time.monotonic() + self._chance.uniform(*self._plan.gap_s)
+                next_at, moved = now + self._chance.uniform(*self._plan.gap_s), faults.moves()
             self._tend()
             time.sleep(TICK_S)
         while self._undo:
@@ -227,11 +233,13 @@ class Drill:
     def _unfinished(self) -> list[str]:
         return [job_id for job_id in self._ids if not self._final(job_id)]
 
-    def _newest(self) -> dict[str, str | None]:
-        try:
-            return {job_id: self._events.newest(job_id) for job_id in self._unfinished()}
-        except Unavailable:
-            return {"redis": None}
+    def _rounds(self) -> dict[str, int]:
+        """The round of each unfinished job; none of a job whose record cannot be read now."""
+        rounds = {}
+        for job_id in self._unfinished():
+            with contextlib.suppress(Unavailable):
+                rounds[job_id] = self._jobs.get(job_id).progress.meta_step
+        return rounds
 
     def _weights(self, job: Job) -> Tensors:
         assert job.state == "succeeded", (job.id, job.state, job.error)
@@ -245,9 +253,8 @@ class Drill:
             if job.state != "succeeded":
                 self._report.broken.append(f"{job_id} {job.state}: {job.error}")
                 continue
-            if job.spec["training"]["mode"] == "sync" and not _equal(
-                self._weights(job), oracle[number % self._plan.sorts]
-            ):
+            right = oracle[number % self._plan.sorts]
+            if job.spec["training"]["mode"] == "sync" and not _equal(self._weights(job), right):
                 self._report.broken.append(f"{job_id}: other weights than in the quiet run")
             events = self._events.list(job_id, limit=10_000)
             self._report.broken += [f"{job_id}: {what}" for what in wrong_versions(events, self._plan.rounds)]

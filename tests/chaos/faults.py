@@ -79,13 +79,11 @@ class Faults:
     Args:
         victim, disk: the stack and where its checkpoints lie.
         chance: whom it hits.
-        newest: a number that grows with every event of an unfinished job; None when no job is running.
+        rounds: how far each unfinished job is.
     """
 
-    def __init__(
-        self, victim: Victim, disk: Disk, chance: random.Random, newest: Callable[[], dict[str, str | None]]
-    ) -> None:
-        self._victim, self._disk, self._chance, self._newest = victim, disk, chance, newest
+    def __init__(self, victim: Victim, disk: Disk, chance: random.Random, rounds: Callable[[], dict[str, int]]) -> None:
+        self._victim, self._disk, self._chance, self._rounds = victim, disk, chance, rounds
 
     def do(self, name: str) -> Fault | None:
         """Do it; None when there is nobody to do it to now."""
@@ -159,14 +157,14 @@ class Faults:
             return None
         at = time.monotonic()
         until = at + self._chance.uniform(*STOPPED_S)
-        moves = self._moves()
+        moves = self.moves()
         return Fault("zombie", at, lambda: time.monotonic() > until and moves(), (until, lambda: _continue(process)))
 
     def _disturb(self, name: str, number: signal.Signals) -> Fault | None:
         proxy = self._pick("proxy")
         if proxy is None:
             return None
-        moves = self._moves()
+        moves = self.moves()
         os.kill(proxy.pid, number)
         return Fault(name, time.monotonic(), moves)
 
@@ -174,17 +172,17 @@ class Faults:
         if not self._disk.small:
             return None
         at = time.monotonic()
-        until, moves = at + FULL_S, self._moves()
+        until, moves = at + FULL_S, self.moves()
         self._disk.fill()
         return Fault("disk-full", at, lambda: time.monotonic() > until and moves(), (until, self._disk.free))
 
-    def _moves(self) -> Callable[[], bool]:
-        """Whether any job made progress since now, or there is none that could."""
-        before = self._newest()
+    def moves(self) -> Callable[[], bool]:
+        """Whether any job finished a round since now, or there is none that could."""
+        before = self._rounds()
 
         def moved() -> bool:
-            now = self._newest()
-            return not now or any(now[job] != before.get(job) for job in now)
+            now = self._rounds()
+            return not now or any(now[job] > before.get(job, 0) for job in now)
 
         return moved
 
