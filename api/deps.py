@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple, cast
+import re
+from typing import Annotated, Any, NamedTuple, cast
 
 from fastapi import Depends, Header, Path, Query, Request
+from pydantic import Field
 
 from api.errors import UnsupportedMediaType
 from api.middleware import CALLER
 from api.state import Services
+from service.listing import Order, Wanted
 from service.tenancy import Caller
+from warploom.configs import Config
 from warploom.errors import Forbidden
-from warploom.spec import NAME_PATTERN
+from warploom.spec import MOST_PAIRS, NAME_PATTERN
 
 JSON = "application/json"
 
@@ -71,9 +75,82 @@ def unsupported(found: str, *accepted: str) -> UnsupportedMediaType:
 ServicesDep = Annotated[Services, Depends(services)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 JsonOnly = Depends(only_json)
+
+
+def _metadata(request: Request) -> dict[str, str]:
+    """The pairs in `metadata[name]=value`."""
+    found = ((METADATA.match(key), value) for key, value in request.query_params.items())
+    return {match[1]: value for match, value in found if match}
+
+
+METADATA = re.compile(r"^metadata\[([^\[\]]{1,64})\]$")
+METADATA_PARAMETER = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "description": "only those that have all of these pairs: `metadata[name]=value`",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+LISTED: dict[str, Any] = {"parameters": [METADATA_PARAMETER]}
 Limit = Annotated[int, Query(ge=1, le=1000, description="most entries in the answer")]
 After = Annotated[str | None, Query(max_length=100, description="id of the last entry that is known")]
 State = Annotated[str | None, Query(max_length=40, description="only those in this state")]
+Moment = Query(ge=0, le=1e11, allow_inf_nan=False, description="seconds since the epoch")
+Pairs = Annotated[dict[str, str], Depends(_metadata)]
+OrderQuery = Annotated[Order | None, Query(description="of the entries; default: newest first, models by name")]
+
+
+def _wanted(
+    pairs: Pairs,
+    limit: Limit = 20,
+    after: After = None,
+    order: OrderQuery = None,
+    state: State = None,
+    created_after: Annotated[float | None, Moment] = None,
+    created_before: Annotated[float | None, Moment] = None,
+) -> Wanted:
+    return Wanted(
+        limit=limit,
+        after=after,
+        order=order or "desc",
+        state=state,
+        created_after=created_after,
+        created_before=created_before,
+        metadata=pairs,
+    )
+
+
+def _wanted_models(
+    pairs: Pairs,
+    limit: Limit = 100,
+    after: Annotated[str | None, Query(pattern=NAME_PATTERN, description="name of the last model known")] = None,
+    order: OrderQuery = None,
+    created_after: Annotated[float | None, Moment] = None,
+    created_before: Annotated[float | None, Moment] = None,
+) -> Wanted:
+    return Wanted(
+        limit=limit,
+        after=after,
+        order=order or "asc",
+        created_after=created_after,
+        created_before=created_before,
+        metadata=pairs,
+    )
+
+
+WantedDep = Annotated[Wanted, Depends(_wanted)]
+WantedModels = Annotated[Wanted, Depends(_wanted_models)]
+
+
+class Notes(Config):
+    """Changes of metadata: pairs to set; null removes one."""
+
+    metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)] | None] = (
+        Field(max_length=2 * MOST_PAIRS)
+    )
+
+
 Once = Annotated[
     str | None,
     Header(

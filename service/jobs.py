@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, common, seconds, transitions
+from service.listing import Wanted
 from service.tenancy import Caller
 from warploom.records import HELD_STATES, Failure, Job, Page, Progress
 from warploom.spec import JobSpec
@@ -43,7 +46,7 @@ class JobStore:
         Raises:
             InvalidInput: the key was used for another job.
         """
-        return as_job(self._ledger.create(spec.name, spec.to_json(), once))
+        return as_job(self._ledger.create(spec.name, spec.to_json(), once, metadata=spec.metadata))
 
     def get(self, job_id: str) -> Job:
         """The job.
@@ -53,19 +56,27 @@ class JobStore:
         """
         return as_job(self._ledger.read(job_id))
 
-    def list(self, limit: int = 20, after: str | None = None, state: str | None = None) -> Page[Job]:
-        """Jobs, newest first.
+    def list(self, wanted: Wanted | None = None, **parts: Any) -> Page[Job]:
+        """Jobs, newest first unless asked otherwise.
 
         Args:
-            limit: most jobs on the page, 1 to 1000.
-            after: id of the last job of the page before.
-            state: only jobs in this state.
+            wanted: which; default the first page.
+            parts: the same in parts, as `service.listing.Wanted` takes them.
 
         Raises:
-            InvalidInput: limit out of range, or an unknown state.
+            InvalidInput: limit out of range, an unknown state or order.
         """
-        found, more = self._ledger.page(limit, after, state)
+        found, more = self._ledger.page(wanted or Wanted(**parts))
         return Page[Job](data=[as_job(fields) for fields in found], has_more=more)
+
+    def note(self, job_id: str, changes: Mapping[str, str | None]) -> Job:
+        """Change metadata: pairs to set, and names to remove (None).
+
+        Raises:
+            NotFound: no such job.
+            InvalidInput: there would be too many pairs.
+        """
+        return as_job(self._ledger.note(job_id, changes))
 
     def claim(self, owner: str, lease_s: float) -> JobClaim | None:
         """The oldest queued job, or one whose lease ran out; None when there is none.

@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from service import ids, keys
 from service.connection import Connections
+from service.listing import Wanted, page, pairs
+from service.metadata import change_metadata
 from service.scripts import Script
 from service.tenancy import DEFAULT_TENANT, Caller
 from warploom.errors import Conflict, Fenced, InvalidInput, NotFound, RateLimited
@@ -57,7 +59,6 @@ MOVES: dict[str, dict[str, str]] = {
     CANCELLED: {CANCELLING: CANCELLED, CANCELLED: CANCELLED},
 }
 STATES = frozenset({QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING}) | FINAL_STATES
-PAGE_MOST = 1000
 CANDIDATES = 16
 FULL_RETRY_S = 30.0  # nobody knows when a job will end
 
@@ -88,12 +89,13 @@ class Ledger:
         self._caller = caller
         self._tenant = caller.tenant if caller else DEFAULT_TENANT  # of what is made and listed
 
-    def create(self, name: str | None, spec: Mapping[str, Any], once: str | None = None) -> Fields:
+    def create(self, name: str | None, spec: Mapping[str, Any], once: str | None = None, **more: Any) -> Fields:
         """A new queued record; `name` defaults to its id.
 
         Args:
             name: of the record.
             spec: what is asked for.
+            more: further fields of the record, as JSON values; those that are None or empty are left out.
             once: the caller's own key; with one that was used for the same request in the last 24 hours nothing is
                 made, and the record is the one made then.
 
@@ -107,11 +109,13 @@ class Ledger:
         where = [keys.record(owner_id), keys.events(owner_id), everything, *self._places()]
         where.append(keys.active(self._kind, api_key))
         what: list[str | int] = [clock_arg(self._clock), owner_id, name or owner_id, json.dumps(spec)]
+        asked = json.dumps([name, spec, more], sort_keys=True)
         what += [self._tenant, api_key, most, keys.RECORD]
+        what += [hashlib.sha256(asked.encode()).hexdigest(), keys.ONCE_TTL_S]
+        for field, value in more.items():
+            what += [field, json.dumps(value)] if value else []
         if once is not None:
-            asked = json.dumps([name, spec], sort_keys=True)
             where.append(keys.once(self._kind, api_key, once))
-            what += [hashlib.sha256(asked.encode()).hexdigest(), keys.ONCE_TTL_S]
         word, *detail = _create(self._state, where, what)
         if word == b"full":
             raise self._too_many(int(detail[0]))
@@ -148,39 +152,42 @@ class Ledger:
             self._missing(owner_id)
         return fields
 
-    def page(self, limit: int, after: str | None, state: str | None) -> tuple[list[Fields], bool]:
-        """Up to `limit` records after `after`, newest first, and whether there are more.
+    def page(self, wanted: Wanted) -> tuple[list[Fields], bool]:
+        """The records that are wanted, and whether there are more.
 
         Raises:
-            InvalidInput: limit out of range, an unknown state, or `after` is no id.
+            InvalidInput: an unknown state, or `after` is no id.
         """
-        self._check_page(limit, after, state)
-        found: list[Fields] = []
-        top = f"({after}" if after else "+"
-        while len(found) <= limit:
-            batch = self._state.execute_command(
-                "ZREVRANGEBYLEX", keys.everything(self._kind, self._tenant), top, "-", "LIMIT", 0, limit + 1
-            )
-            found += [fields for fields in self._read_many(batch) if state in (None, fields["state"])]
-            if len(batch) <= limit:
-                break
-            top = f"({batch[-1].decode()}"
-        return found[:limit], len(found) > limit
-
-    def _check_page(self, limit: int, after: str | None, state: str | None) -> None:
-        if not 1 <= limit <= PAGE_MOST:
-            raise InvalidInput("limit is out of range", field="limit", rule=f"1 to {PAGE_MOST}", value=limit)
-        if state is not None and state not in STATES:
+        if wanted.state is not None and wanted.state not in STATES:
             rule = f"one of {', '.join(sorted(STATES))}"
-            raise InvalidInput(f"unknown state {state!r}; {rule}", field="state", rule=rule, value=state)
-        if after is not None and not ids.is_id(self._kind, after):
-            raise InvalidInput(f"no {self._kind} id: {after!r}", field="after", rule=f"a {self._kind} id", value=after)
+            raise InvalidInput(f"unknown state {wanted.state!r}; {rule}", field="state", rule=rule, value=wanted.state)
+        if wanted.after is not None and not ids.is_id(self._kind, wanted.after):
+            rule = f"a {self._kind} id"
+            raise InvalidInput(f"no {rule}: {wanted.after!r}", field="after", rule=rule, value=wanted.after)
 
-    def _read_many(self, owner_ids: list[bytes]) -> list[Fields]:
+        def fits(fields: Fields) -> bool:
+            created_at, metadata = int(fields["created_at"]) / 1000, pairs(fields.get("metadata"))
+            return wanted.fits(created_at=created_at, metadata=metadata, state=fields["state"])
+
+        return page(self._state, keys.everything(self._kind, self._tenant), wanted, self._read_many, fits)
+
+    def _read_many(self, owner_ids: Sequence[str]) -> list[Fields]:
         with self._state.translated(), self._state.pipeline(transaction=False) as pipe:
             for owner_id in owner_ids:
-                pipe.hgetall(keys.record(owner_id.decode()))
+                pipe.hgetall(keys.record(owner_id))
             return [as_fields(raw) for raw in pipe.execute()]
+
+    def note(self, owner_id: str, changes: Mapping[str, str | None]) -> Fields:
+        """Change metadata: pairs to set, and names to remove (None).
+
+        Raises:
+            NotFound: no such record.
+            InvalidInput: there would be too many pairs.
+        """
+        self.read(owner_id)  # so that another tenant's record is missing
+        if not change_metadata(self._state, keys.record(owner_id), changes):
+            self._missing(owner_id)
+        return self.read(owner_id)
 
     def claim(self, owner: str, lease_s: float) -> tuple[Fields, int] | None:
         """The oldest record that nobody holds, as its next generation; None when there is none."""
@@ -366,6 +373,7 @@ def common(fields: Fields) -> dict[str, Any]:
         "generation": int(fields["generation"]),
         "model": fields.get("model"),
         "error": json.loads(fields["error"]) if "error" in fields else None,
+        "metadata": pairs(fields.get("metadata")),
     }
 
 

@@ -7,14 +7,17 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from service import keys
 from service.connection import Connections
+from service.listing import PAGE_MOST, Wanted, page, pairs
+from service.metadata import change_metadata
 from service.scripts import Script
 from service.tenancy import DEFAULT_TENANT, Caller, full_name, split_name
 from warploom.errors import InvalidInput, NotFound
-from warploom.records import Model
+from warploom.records import Model, Page
 from warploom.spec import NAME_PATTERN
 
 _register = Script("register_model")
@@ -122,16 +125,33 @@ class ModelStore:
     def _read(self, full: str, version: int | None) -> Model:
         if version is None:
             version = int(self._state.execute_command("HGET", keys.model(full), "latest") or 0)
-        raw = self._state.execute_command("HGET", keys.model(full), f"v:{version}")
+        raw, metadata = self._state.execute_command("HMGET", keys.model(full), f"v:{version}", "metadata")
         if raw is None:
             raise _missing(split_name(full)[1], version)
-        return Model.model_validate({**json.loads(raw), "version": version})
+        return Model.model_validate({**json.loads(raw), "version": version, "metadata": pairs(metadata)})
 
-    def list(self) -> list[Model]:
+    def list(self, wanted: Wanted | None = None) -> Page[Model]:
         """The latest version of every model of the caller's tenant (without one: of the default tenant), by name."""
         tenant = self._caller.tenant if self._caller else DEFAULT_TENANT
-        names = self._state.execute_command("ZRANGE", keys.models(tenant), 0, -1)
-        return [self.get(name.decode()) for name in names]
+        wanted = wanted or Wanted(limit=PAGE_MOST, order="asc")
+
+        def fits(model: Model) -> bool:
+            return wanted.fits(created_at=model.created_at, metadata=model.metadata)
+
+        index = keys.models(tenant)
+        found, more = page(self._state, index, wanted, lambda names: [self.get(name) for name in names], fits)
+        return Page[Model](data=found, has_more=more)
+
+    def note(self, name: str, changes: Mapping[str, str | None]) -> Model:
+        """Change the model's metadata: pairs to set, and names to remove (None).
+
+        Raises:
+            NotFound: no such model.
+            InvalidInput: there would be too many pairs.
+        """
+        if not change_metadata(self._state, keys.model(self.full_name(name)), changes):
+            raise _missing(name, 0)
+        return self.get(name)
 
     def versions(self, name: str) -> builtins.list[Model]:
         """All versions of one model, oldest first.

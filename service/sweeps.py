@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from service import keys
 from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, as_fields, common, fenced, missing
+from service.listing import Wanted
 from service.scripts import Script
 from service.tenancy import Caller
 from warploom.records import CANCELLING, Failure, Page, Sweep, Trial
@@ -42,7 +45,7 @@ class SweepStore:
         Raises:
             InvalidInput: the key was used for another sweep.
         """
-        return self._whole(self._ledger.create(spec.name, spec.model_dump(mode="json"), once))
+        return self._whole(self._ledger.create(spec.name, spec.to_json(), once, metadata=spec.metadata))
 
     def get(self, sweep_id: str) -> Sweep:
         """The sweep with its trials, in the order of their ids.
@@ -52,14 +55,27 @@ class SweepStore:
         """
         return self._whole(self._ledger.read(sweep_id))
 
-    def list(self, limit: int = 20, after: str | None = None, state: str | None = None) -> Page[Sweep]:
-        """Sweeps with their trials, newest first.
+    def list(self, wanted: Wanted | None = None, **parts: Any) -> Page[Sweep]:
+        """Sweeps, newest first unless asked otherwise.
+
+        Args:
+            wanted: which; default the first page.
+            parts: the same in parts, as `service.listing.Wanted` takes them.
 
         Raises:
-            InvalidInput: limit out of range, or an unknown state.
+            InvalidInput: limit out of range, an unknown state or order.
         """
-        found, more = self._ledger.page(limit, after, state)
+        found, more = self._ledger.page(wanted or Wanted(**parts))
         return Page[Sweep](data=[self._whole(fields) for fields in found], has_more=more)
+
+    def note(self, sweep_id: str, changes: Mapping[str, str | None]) -> Sweep:
+        """Change metadata: pairs to set, and names to remove (None).
+
+        Raises:
+            NotFound: no such sweep.
+            InvalidInput: there would be too many pairs.
+        """
+        return self._whole(self._ledger.note(sweep_id, changes))
 
     def claim(self, owner: str, lease_s: float) -> SweepClaim | None:
         """The oldest queued sweep, or one whose lease ran out; None when there is none."""

@@ -76,6 +76,7 @@ class Job(Record):
     model: str | None = None
     error: Failure | None = None
     transitions: list[Transition] = Field(default_factory=list)
+    metadata: dict[str, str] = Field(default_factory=dict)
 
 
 class Estimate(Record):
@@ -142,6 +143,7 @@ class Model(Record):
     default_lr: float
     metrics: dict[str, float] = Field(default_factory=dict)
     spec: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict, description="of the model, the same for all versions")
 
 
 class Prediction(Record):
@@ -195,6 +197,7 @@ class Sweep(Record):
     best_trial: str | None = None
     model: str | None = None
     error: Failure | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
 
 
 class ApiKey(Record):

@@ -22,6 +22,11 @@ from warploom.errors import InvalidInput, UnfitPair, WarploomError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 Mode = Literal["sync", "async"]
+MOST_PAIRS = 16
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=MOST_PAIRS),
+]
 
 
 def _pick(shelf: registry.Shelf) -> Any:
@@ -158,6 +163,7 @@ class JobSpec(Config):
     """
 
     name: str | None = Field(None, pattern=NAME_PATTERN, description="name of the model; default: the job's id")
+    metadata: Metadata = Field({}, exclude=True, description="your own words about the job; can be changed later")
     algorithm: AnyAlgorithm
     task: AnyTask
     model: AnyModel
@@ -296,6 +302,7 @@ class SweepSpec(Config):
     """A search over fields of a job spec; `space` maps dotted paths (`algorithm.inner_lr`) to dimensions."""
 
     name: str | None = Field(None, pattern=NAME_PATTERN, description="name of the model made from the best trial")
+    metadata: Metadata = Field({}, exclude=True, description="your own words about the sweep; can be changed later")
     job: JobSpec
     space: dict[str, Dimension] = Field(min_length=1, max_length=64)
     metric: Literal["accuracy", "loss"] = "loss"

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
-from api.deps import After, Id, JsonOnly, Limit, Once, ServicesDep, State
+from api.deps import LISTED, Id, JsonOnly, Notes, Once, ServicesDep, WantedDep
 from api.waiting import placed
 from service.events import LIST_MOST
 from warploom.curves import curves
@@ -42,10 +42,10 @@ def submit(
     return placed(services, job)
 
 
-@router.get("/jobs", summary="List jobs")
-def listing(services: ServicesDep, limit: Limit = 20, after: After = None, state: State = None) -> Page[Job]:
-    """Jobs, newest first."""
-    page = services.jobs.list(limit=limit, after=after, state=state)
+@router.get("/jobs", summary="List jobs", openapi_extra=LISTED)
+def listing(services: ServicesDep, wanted: WantedDep) -> Page[Job]:
+    """Jobs, newest first unless asked otherwise."""
+    page = services.jobs.list(wanted)
     return page.model_copy(update={"data": [placed(services, job) for job in page.data]})
 
 
@@ -53,6 +53,12 @@ def listing(services: ServicesDep, limit: Limit = 20, after: After = None, state
 def one(job_id: Id, services: ServicesDep) -> Job:
     """One job."""
     return placed(services, services.jobs.get(job_id))
+
+
+@router.patch("/jobs/{job_id}", summary="Change a job's metadata", dependencies=[JsonOnly])
+def note(job_id: Id, notes: Notes, services: ServicesDep) -> Job:
+    """Set pairs of metadata, or remove them with null; the rest stays. At most 16 are kept."""
+    return placed(services, services.jobs.note(job_id, notes.metadata))
 
 
 @router.get("/jobs/{job_id}/metrics", summary="Get a job's metrics")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from api.deps import After, Id, JsonOnly, Limit, Once, ServicesDep, State
+from api.deps import LISTED, Id, JsonOnly, Notes, Once, ServicesDep, WantedDep
 from warploom.errors import InvalidInput
 from warploom.records import Page, Sweep
 from warploom.spec import SweepSpec
@@ -25,16 +25,22 @@ def submit(spec: SweepSpec, services: ServicesDep, response: Response, once: Onc
     return sweep
 
 
-@router.get("/sweeps", summary="List sweeps")
-def listing(services: ServicesDep, limit: Limit = 20, after: After = None, state: State = None) -> Page[Sweep]:
-    """Sweeps, newest first."""
-    return services.sweeps.list(limit=limit, after=after, state=state)
+@router.get("/sweeps", summary="List sweeps", openapi_extra=LISTED)
+def listing(services: ServicesDep, wanted: WantedDep) -> Page[Sweep]:
+    """Sweeps, newest first unless asked otherwise."""
+    return services.sweeps.list(wanted)
 
 
 @router.get("/sweeps/{sweep_id}", summary="Get a sweep")
 def one(sweep_id: Id, services: ServicesDep) -> Sweep:
     """One sweep with its trials."""
     return services.sweeps.get(sweep_id)
+
+
+@router.patch("/sweeps/{sweep_id}", summary="Change a sweep's metadata", dependencies=[JsonOnly])
+def note(sweep_id: Id, notes: Notes, services: ServicesDep) -> Sweep:
+    """Set pairs of metadata, or remove them with null; the rest stays. At most 16 are kept."""
+    return services.sweeps.note(sweep_id, notes.metadata)
 
 
 @router.post("/sweeps/{sweep_id}/cancel", summary="Cancel a sweep")

@@ -13,7 +13,7 @@ from service.connection import Connections
 from service.events import EventLog
 from service.fleet import Fleet
 from service.jobs import JobClaim, JobStore
-from tests.api.conftest import Api
+from tests.api.conftest import Api, register
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -102,6 +102,46 @@ def test_a_job_that_would_wait_for_ever_is_refused_at_the_door(client: Api, spec
     assert answer.status_code == 422
     assert "wait for ever" in answer.json()["detail"]
     assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_lists_are_filtered_and_ordered(client: Api, connections: Connections, spec: dict[str, Any]) -> None:
+    space = {"algorithm.inner_lr": {"type": "uniform", "low": 0.001, "high": 1}}
+    sweep = {"job": spec, "space": space}
+    for path, body in (("/v1/jobs", spec), ("/v1/sweeps", sweep)):
+        made = [client.post(path, json={**body, "metadata": {"n": str(i)}}).json() for i in range(4)]
+        ids = [one["id"] for one in made]
+        client.post(f"{path}/{ids[2]}/cancel")
+
+        def found(asked: dict[str, Any], path: str = path) -> list[str]:
+            return [one["id"] for one in client.get(path, params=asked).json()["data"]]
+
+        assert found({"order": "asc"}) == ids
+        assert found({"order": "asc", "after": ids[0], "limit": 2}) == ids[1:3]
+        assert found({"metadata[n]": "3"}) == [ids[3]]
+        assert found({"metadata[n]": "3", "metadata[m]": ""}) == []
+        assert found({"state": "cancelled"}) == [ids[2]]
+        assert found({"created_after": made[0]["created_at"], "order": "asc"}) == ids
+        assert found({"created_before": made[0]["created_at"]}) == []
+        for bad in ({"order": "up"}, {"limit": 0}, {"created_after": "nan"}, {"state": "asleep"}):
+            assert client.get(path, params=bad).status_code == 422
+        changed = client.request("PATCH", f"{path}/{ids[0]}", json={"metadata": {"n": None, "m": "x"}})
+        assert (changed.status_code, changed.json()["metadata"]) == (200, {"m": "x"})
+        for bad in ({"metadata": {"a": 1}}, {"metadata": {"a": "x" * 513}}, {"metadata": {"": "x"}}, {"more": 1}):
+            assert client.request("PATCH", f"{path}/{ids[0]}", json=bad).status_code == 422
+        many = {str(i): "" for i in range(17)}
+        assert client.post(path, json={**body, "metadata": many}).status_code == 422
+        assert client.request("PATCH", f"{path}/{ids[0]}", json={"metadata": many}).status_code == 422
+
+
+def test_models_are_listed_by_name(client: Api, connections: Connections) -> None:
+    for name in ("b", "a", "c"):
+        register(connections, name)
+    listed = client.get("/v1/models", params={"limit": 2}).json()
+    assert ([model["name"] for model in listed["data"]], listed["has_more"]) == (["a", "b"], True)
+    assert client.request("PATCH", "/v1/models/b", json={"metadata": {"k": "v"}}).json()["metadata"] == {"k": "v"}
+    for asked, names in (({"after": "b"}, ["c"]), ({"order": "desc"}, ["c", "b", "a"]), ({"metadata[k]": "v"}, ["b"])):
+        assert [model["name"] for model in client.get("/v1/models", params=asked).json()["data"]] == names
+    assert client.request("PATCH", "/v1/models/none", json={"metadata": {}}).status_code == 404
 
 
 def test_metrics_over_rounds(client: Api, connections: Connections, claim: JobClaim) -> None:

@@ -23,6 +23,9 @@ BODIES: dict[str, Any] = {
     "/v1/adaptations/{adaptation_id}/predict": {"query": {"x": [[0.5]]}},
     "/v1/keys": {"name": "x"},
     "/v1/sweeps": {},
+    "/v1/jobs/{job_id}": {"metadata": {"a": "b"}},
+    "/v1/sweeps/{sweep_id}": {"metadata": {"a": "b"}},
+    "/v1/models/{name}": {"metadata": {"a": "b"}},
 }
 # Routes that any key may use, because they speak of that key alone or of nobody.
 OPEN = {"/v1/catalog", "/v1/limits", "/v1/whoami"}

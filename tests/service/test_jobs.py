@@ -418,21 +418,21 @@ def test_pages_are_newest_first_and_complete(jobs: JobStore, spec: JobSpec) -> N
     seen: list[str] = []
     after = None
     while True:
-        page = jobs.list(3, after)
+        page = jobs.list(limit=3, after=after)
         seen += [job.id for job in page.data]
         if not page.has_more:
             break
         after = seen[-1]
     assert seen == made[::-1]
-    assert [job.id for job in jobs.list(2, None, "cancelled").data] == [made[2]]
-    assert jobs.list(6, state="queued").has_more is False
-    assert jobs.list(5, state="queued").has_more is True
+    assert [job.id for job in jobs.list(limit=2, state="cancelled").data] == [made[2]]
+    assert jobs.list(limit=6, state="queued").has_more is False
+    assert jobs.list(limit=5, state="queued").has_more is True
 
 
 def test_bad_questions_are_refused(jobs: JobStore) -> None:
     for limit, after, state in ((0, None, None), (1001, None, None), (5, "nonsense", None), (5, None, "asleep")):
         with pytest.raises(InvalidInput):
-            jobs.list(limit, after, state)
+            jobs.list(limit=limit, after=after, state=state)
     for job_id in (new_id("job"), "job_", "../x", "sweep_00000000000000000000"):
         with pytest.raises(NotFound):
             jobs.get(job_id)

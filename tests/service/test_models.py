@@ -38,7 +38,7 @@ def test_versions_count_up_and_keep_their_bytes(connections: Connections) -> Non
     assert models.get("m") == second and models.get("m", 1) == first and models.versions("m") == [first, second]
     assert models.blob("m", 1) == large and models.blob("m", 2) == b"two"
     register(models, "a", b"x", "job_c")
-    assert [(model.name, model.version) for model in models.list()] == [("a", 1), ("m", 2)]
+    assert [(model.name, model.version) for model in models.list().data] == [("a", 1), ("m", 2)]
 
 
 def test_the_same_token_registers_once(connections: Connections) -> None:
