@@ -10,17 +10,21 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from api.feed import Feed, Follower, Item, Parse
 from service.adaptations import parse_reply, reply_key
 from service.events import parse_entry, stream_key
+from service.logs import log_key
 from warploom.errors import TimedOut, Unavailable
 from warploom.records import FINAL_STATES, Event
 
-# One connection for each open stream or waiting request; beyond that, callers are told to come back.
-MOST_CONNECTIONS = 1024
+# One connection for each request that waits for its answer; beyond that, callers are told to come back.
+MOST_REPLIES = 1024
+# Streams that look at once for what is there; the others wait for their turn.
+MOST_LOOKS = 16
 # A wait is cut into slices so that a stopping server gets away from it.
 SLICE_S = 1.0
 HEARTBEAT_S = 15.0
-COUNT = 200
+LOG_LOOK_S = 2.0
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
@@ -35,51 +39,78 @@ class Live:
 
     def __init__(self, state_url: str, replay_url: str) -> None:
         self._urls = (state_url, replay_url)
-        self._clients: tuple[Any, Any] | None = None
+        self._replies: Any = None
+        self._clients: list[Any] = []
+        self._feeds: tuple[Feed, ...] = ()
         self._closing = False
 
     def open(self) -> None:
-        """Make the clients; within the running event loop, which they belong to."""
+        """Make the clients and start the readers; within the running event loop, which they belong to."""
         self._closing = False
-        self._clients = (_client(self._urls[0]), _client(self._urls[1]))
+        self._replies = _client(self._urls[1], MOST_REPLIES)
+        self._clients = [self._replies]
+        feeds = []
+        for label, url in zip(("state", "replay"), self._urls, strict=True):
+            reader, looks = _client(url, 1), _client(url, MOST_LOOKS, wait=True)
+            feeds.append(Feed(label, reader, looks))
+            self._clients += [reader, looks]
+        self._feeds = tuple(feeds)
 
     def stop(self) -> None:
         """Have all waits end soon. May be called from a signal handler."""
         self._closing = True
 
     async def close(self) -> None:
-        """Close all connections."""
+        """End all streams and close all connections."""
         self.stop()
-        for client in self._clients or ():
+        for feed in self._feeds:
+            await feed.close()
+        for client in self._clients:
             await client.aclose()
 
     async def events(
-        self, owner: str, after: str | None, ended: Callable[[], Awaitable[bool]]
-    ) -> AsyncIterator[Event | None]:
+        self, owner: str, after: str | None, ended: Callable[[], Awaitable[bool]], parse: Parse = parse_entry
+    ) -> AsyncIterator[Item[Any] | None]:
         """The events of a job after `after` until its last one; None when it is time for a sign of life.
 
         Args:
             owner: the job's id.
             after: id of the last event known.
             ended: asks whether the job is over; only then may a silent stream end.
+            parse: an entry as the value of what is given.
         """
-        cursor, over, sign = after or "0-0", await ended(), time.monotonic()
+        async with self._feeds[0].follow(stream_key(owner), after or "0-0", parse) as follower:
+            async for item in self._items(follower, ended, HEARTBEAT_S):
+                yield item
+
+    async def logs(
+        self, owner: str, after: str, ended: Callable[[], Awaitable[bool]], parse: Parse
+    ) -> AsyncIterator[Item[Any] | None]:
+        """The lines of a job's log after `after`, until the job is over and nothing more comes; None as above."""
+        async with self._feeds[1].follow(log_key(owner), after, parse) as follower:
+            async for item in self._items(follower, ended, LOG_LOOK_S):
+                yield item
+
+    async def _items(
+        self, follower: Follower, ended: Callable[[], Awaitable[bool]], look_s: float
+    ) -> AsyncIterator[Item[Any] | None]:
+        """What a follower meets. Every `look_s` seconds of silence it is asked whether there is an end."""
+        over, looked, sign = await ended(), time.monotonic(), time.monotonic()
         while not self._closing:
-            # Once the job is over its history is complete: no need to wait for more.
-            entries = await self._read(0, stream_key(owner), cursor, 0 if over else SLICE_S)
-            for entry_id, fields in entries:
-                event = parse_entry(entry_id, fields)
-                cursor = event.id
-                yield event
-                if is_last(event):
-                    return
-            if entries:
+            # Once all is over the stream is complete: no need to wait for more.
+            items = await follower.next(0 if over else SLICE_S)
+            for item in items:
+                yield item
+            now = time.monotonic()
+            if items or follower.behind:
+                looked = sign = now
                 continue
             if over:
                 return
-            over = await ended()
-            if time.monotonic() - sign >= HEARTBEAT_S:
-                sign = time.monotonic()
+            if now - looked >= look_s:
+                over, looked = await ended(), now
+            if now - sign >= HEARTBEAT_S:
+                sign = now
                 yield None
 
     async def reply(self, request_id: str, timeout_s: float) -> bytes:
@@ -91,22 +122,21 @@ class Live:
         """
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0 and not self._closing:
-            entries = await self._read(1, reply_key(request_id), "0-0", min(left, SLICE_S))
+            entries = await self._read(reply_key(request_id), min(left, SLICE_S))
             if entries:
                 return parse_reply(entries[0][1][b"reply"])
         raise TimedOut(f"no answer after {timeout_s:g} s", rule=f"within {timeout_s:g} s")
 
-    async def _read(self, role: int, key: str, cursor: str, wait_s: float) -> Entries:
-        if self._clients is None:
+    async def _read(self, key: str, wait_s: float) -> Entries:
+        if self._replies is None:
             raise RuntimeError("the readers are not open")
         try:
             async with asyncio.timeout(wait_s + 10):
                 block = max(int(wait_s * 1000), 1)
-                answer = await self._clients[role].xread({key: cursor}, count=COUNT, block=block)
+                answer = await self._replies.xread({key: "0-0"}, count=1, block=block)
         except (RedisError, OSError, TimeoutError) as error:
-            name = ("state", "replay")[role]
-            raise Unavailable(f"the {name} Redis does not answer: {type(error).__name__}") from None
-        return _entries(answer)
+            raise Unavailable(f"the replay Redis does not answer: {type(error).__name__}") from None
+        return [entry for _key, entries in answer or () for entry in entries]
 
 
 def is_last(event: Event) -> bool:
@@ -114,12 +144,11 @@ def is_last(event: Event) -> bool:
     return event.kind == "state" and event.data.get("state") in FINAL_STATES
 
 
-def _client(url: str) -> Any:
-    # Without a socket timeout: blocking reads are bounded by `asyncio.timeout` above.
-    return redis.asyncio.Redis.from_url(
-        url, max_connections=MOST_CONNECTIONS, socket_connect_timeout=5, socket_timeout=None, protocol=2
-    )
+def _client(url: str, most: int, *, wait: bool = False) -> Any:
+    """A client with at most so many connections; one more waits for its turn, or is refused.
 
-
-def _entries(answer: Any) -> Entries:
-    return [entry for _key, entries in answer or () for entry in entries]
+    Without a socket timeout: blocking reads are bounded by their own.
+    """
+    options = {"socket_connect_timeout": 5, "socket_timeout": None, "protocol": 2}
+    kind = redis.asyncio.BlockingConnectionPool if wait else redis.asyncio.ConnectionPool
+    return redis.asyncio.Redis.from_pool(kind.from_url(url, max_connections=most, **options))

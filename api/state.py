@@ -14,6 +14,7 @@ from service.events import EventLog
 from service.fleet import Fleet
 from service.jobs import JobStore
 from service.limits import BYTES, REQUESTS, Limiter, resolved
+from service.logs import LogStore
 from service.models import ModelStore
 from service.settings import Settings
 from service.sweeps import SweepStore
@@ -35,6 +36,7 @@ class Services:
     keys: KeyRing
     limits: Limiter
     fleet: Fleet
+    logs: LogStore
     live: Live = field(repr=False)
     mailbox: Mailbox = field(repr=False)
     lookups: Merged = field(default_factory=Merged, repr=False)
@@ -53,6 +55,7 @@ class Services:
             keys=KeyRing(connections),
             limits=Limiter(connections),
             fleet=Fleet(connections),
+            logs=LogStore(connections),
             live=Live(settings.state_url, settings.replay_url),
             mailbox=Mailbox(settings.replay_url),
         )

@@ -22,6 +22,7 @@ Replay server (keys of one job share a hash tag)
 
 | key                     | type   | only writer          | lifetime  | holds                                     |
 |-------------------------|--------|----------------------|-----------|-------------------------------------------|
+| wl:logs:{id}            | stream | logs                 | 7 days *  | lines of workers, capped near 5000        |
 | wl:fence:{id}           | string | jobs, replay         | 7 days *  | generation that may write                 |
 | wl:replay:{id}:state    | hash   | replay               | 7 days *  | generation, version, numbering, counters  |
 | wl:replay:{id}:units    | hash   | replay               | 7 days *  | unit -> version parts got bytes uses      |
@@ -53,6 +54,7 @@ import re
 from service.tenancy import DEFAULT_TENANT
 
 REPLAY_TTL_S = 7 * 86400
+LOG_TTL_S = 7 * 86400
 REPLY_TTL_S = 600
 BOOKS_TTL_S = 7 * 86400
 FLEET_TTL_S = 86400
@@ -142,6 +144,11 @@ def limits(api_key: str) -> str:
 def api_key(key_id: str) -> str:
     """The record of an API key."""
     return f"wl:key:{key_id}"
+
+
+def logs(job_id: str) -> str:
+    """The log of a job's workers."""
+    return f"wl:logs:{{{job_id}}}"
 
 
 def fence(job_id: str) -> str:

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
 from service.settings import Settings
+
+SHARED: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def formatter(*processors: structlog.typing.Processor) -> logging.Formatter:
+    """A formatter of records, whether structlog or the standard library made them; the last processor renders."""
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=SHARED, processors=[meta, *processors])
+
+
+def one_line(_: Any, __: str, said: structlog.typing.EventDict) -> str:
+    """A record as its message and `name=value` for the rest; time and level are kept elsewhere.
+
+    Example:
+        >>> one_line(None, "", {"event": "a round", "number": 3, "level": "info"})
+        'a round number=3'
+    """
+    rest = {name: value for name, value in said.items() if name not in ("event", "level", "timestamp", "exception")}
+    text = " ".join([str(said.get("event", "")), *(f"{name}={value}" for name, value in rest.items())])
+    return f"{text}\n{said['exception']}" if "exception" in said else text
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
@@ -18,17 +42,12 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         settings: `log_level` and `log_json`.
         stream: default standard error.
     """
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if settings.log_json else structlog.dev.ConsoleRenderer(colors=False)
     )
     structlog.configure(
         processors=[
-            *shared,
+            *SHARED,
             structlog.processors.format_exc_info,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -37,12 +56,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    handler.setFormatter(formatter(renderer))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)

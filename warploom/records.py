@@ -119,6 +119,17 @@ class Event(Record):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
+class LogLine(Record):
+    """What a worker of a job said. `generation` is that of its run."""
+
+    id: str
+    at: float
+    worker: str
+    generation: int
+    level: str
+    message: str
+
+
 class Metrics(Record):
     """Curves by name: pairs of a round and a value."""
 

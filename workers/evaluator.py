@@ -21,6 +21,7 @@ from warploom.records import Model
 from warploom.spec import JobSpec
 from warploom.types import MetaState
 from workers.context import Assignment, JobContext
+from workers.joblog import logged
 
 log = structlog.get_logger()
 IDLE_S = 0.2
@@ -41,6 +42,7 @@ class Evaluator:
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
 
+    @logged(lambda _: "evaluator")
     def run(self) -> str:
         """Measure every `evaluation.every` rounds until the last version, then register that one.
 

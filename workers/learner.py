@@ -28,6 +28,7 @@ from warploom.training import Alone, Group, LearnerLoop, Units
 from warploom.types import Gradient, Tensors
 from workers import placement
 from workers.context import Assignment, JobContext
+from workers.joblog import job_log, logged
 from workers.saving import Saver, load
 
 log = structlog.get_logger()
@@ -45,6 +46,7 @@ class LearnerWorker:
         self._assignment = assignment
         self._left = threading.Event()
 
+    @logged(lambda _: "learner")
     def run(self) -> int:
         """All rounds from the last checkpoint on, or until it is asked to leave.
 
@@ -64,6 +66,7 @@ class LearnerGroup:
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
 
+    @logged(lambda _: "learner")
     def run(self) -> int:
         """All rounds from the last checkpoint on.
 
@@ -98,7 +101,9 @@ class LearnerGroup:
 
 
 def _train_loop(config: dict[str, Any]) -> None:
-    learn(JobContext(config["assignment"]), TorchGroup())
+    group = TorchGroup()
+    with job_log(config["assignment"], f"learner-{group.rank}"):
+        learn(JobContext(config["assignment"]), group)
 
 
 def learn(context: JobContext, group: Group, left: threading.Event | None = None) -> int:

@@ -13,6 +13,7 @@ from warploom.errors import Fenced, Unavailable
 from warploom.rollout import RolloutLoop
 from warploom.threads import use_threads
 from workers.context import UNIT_LEASE_S, Assignment, JobContext
+from workers.joblog import logged
 
 log = structlog.get_logger()
 IDLE_S = 0.01
@@ -30,6 +31,7 @@ class RolloutWorker:
     def __init__(self, assignment: Assignment, worker: str) -> None:
         self._assignment, self._worker = assignment, worker
 
+    @logged(lambda self: self._worker)
     def run(self) -> int:
         """Work until the last round is published, or until a newer generation takes over.
 

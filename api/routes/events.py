@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import After, Id, Limit, ServicesDep
+from api.live import is_last
 from api.state import Services
-from warploom.errors import InvalidInput, WarploomError
+from service.events import check_event_id, parse_entry
+from warploom.errors import WarploomError
 from warploom.records import FINAL_STATES, Event, Page
 
 router = APIRouter(tags=["jobs"])
 STREAM = "text/event-stream"
-EVENT_ID = re.compile(r"^\d{1,20}(-\d{1,20})?$")
-LAST = Header(max_length=100, description="server-sent events: id of the last event received")
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+LastEventId = Annotated[
+    str | None, Header(max_length=100, description="server-sent events: id of the last event received")
+]
 
 
 @router.get(
@@ -33,7 +36,7 @@ async def events(
     services: ServicesDep,
     after: After = None,
     limit: Limit = 100,
-    last_event_id: Annotated[str | None, LAST] = None,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """Events after `after`, oldest first.
 
@@ -41,24 +44,29 @@ async def events(
     `Last-Event-ID` resumes.
     """
     streaming = STREAM in request.headers.get("accept", "")
-    cursor = _event_id(last_event_id if streaming and last_event_id else after)
+    cursor = event_id(last_event_id if streaming and last_event_id else after)
     if not streaming:
         page = await run_in_threadpool(_page, services, job_id, cursor, limit)
         return JSONResponse(page.model_dump(mode="json"))
     await run_in_threadpool(services.jobs.get, job_id)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_frames(services, job_id, cursor), media_type=STREAM, headers=headers)
+    return StreamingResponse(_frames(services, job_id, cursor), media_type=STREAM, headers=STREAM_HEADERS)
 
 
-def _event_id(text: str | None) -> str | None:
-    if text is None or EVENT_ID.match(text):
-        return text
-    raise InvalidInput("/after: is no event id", field="/after", rule="the id of an event", value=text)
+def event_id(text: str | None) -> str | None:
+    """The id of an event or a line, completed where its second part was left out."""
+    return None if text is None else check_event_id(text if "-" in text else f"{text}-0")
 
 
 def _page(services: Services, job_id: str, after: str | None, limit: int) -> Page[Event]:
     found = services.events.list(job_id, after=after, limit=limit + 1)
     return Page[Event](data=found[:limit], has_more=len(found) > limit)
+
+
+class Framed(NamedTuple):
+    """An event as it is sent."""
+
+    text: str
+    last: bool
 
 
 async def _frames(services: Services, job_id: str, after: str | None) -> AsyncIterator[str]:
@@ -68,11 +76,22 @@ async def _frames(services: Services, job_id: str, after: str | None) -> AsyncIt
     # A first byte at once, so that the caller knows that it is connected.
     yield ": connected\n\n"
     try:
-        async for event in services.live.events(job_id, after, ended):
-            yield ": alive\n\n" if event is None else frame(event)
+        async for item in services.live.events(job_id, after, ended, _framed):
+            if item is None:
+                yield ": alive\n\n"
+                continue
+            yield item.value.text
+            if item.value.last:
+                return
     except WarploomError as error:
         # Too late for a status; the caller sees the end of the stream and resumes.
         yield f": {error.code}\n\n"
+
+
+def _framed(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Framed:
+    """A raw entry as it is sent; made once for all that follow the job."""
+    event = parse_entry(entry_id, fields)
+    return Framed(frame(event), is_last(event))
 
 
 def frame(event: Event) -> str:

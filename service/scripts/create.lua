@@ -2,7 +2,8 @@
 -- KEYS: 1 record, 2 events, 3 index of all ids, 4 queue, 5 leases, 6 ids of the API key's records that have not ended,
 --       7 what was made under the caller's own key (may lack)
 -- ARGV: 1 now (ms or ''), 2 id, 3 name, 4 spec (JSON), 5 tenant, 6 API key's id or '', 7 most records that have not
---       ended or '', 8 what stands before an id in a record's key, 9 fingerprint of the request, 10 lifetime of key 7 (s), 11… field, value to set
+--       ended or '', 8 what stands before an id in a record's key, 9 fingerprint of the request, 10 lifetime of key 7
+--       (s), 11… field, value to set
 -- Returns {'made', id}: this one, or the one that the same request made before; {'other'} when it was another request;
 -- {'full', count} when the API key has too many already.
 local past = KEYS[7] and redis.call('GET', KEYS[7])
