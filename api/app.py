@@ -12,7 +12,7 @@ from api import errors, pages
 from api.deps import Access
 from api.metrics import Metrics
 from api.middleware import BearerAuth, BodyGuard, RequestContext
-from api.routes import account, adaptations, catalog, events, health, jobs, keys, logs, models, sweeps
+from api.routes import account, adaptations, catalog, checkpoints, events, health, jobs, keys, logs, models, sweeps
 from api.state import Services
 from service.connection import Connections
 from service.settings import Settings
@@ -32,6 +32,7 @@ ROUTERS = (
     (jobs.router, _JOBS),
     (events.router, _JOBS),
     (logs.router, _JOBS),
+    (checkpoints.router, _JOBS),
     (sweeps.router, _JOBS),
     (models.router, Access(read=(JOBS_READ, ADAPT), write=(JOBS_WRITE,))),
     (adaptations.router, Access(read=(ADAPT,), write=(ADAPT,))),

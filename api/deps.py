@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, NamedTuple, cast
 
-from fastapi import Depends, Header, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import Field
 
 from api.errors import UnsupportedMediaType
@@ -72,6 +73,28 @@ def unsupported(found: str, *accepted: str) -> UnsupportedMediaType:
     )
 
 
+BYTES = "application/octet-stream"
+BINARY: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", "content": {BYTES: {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def attachment(blob: bytes, name: str, sha256: str) -> Response:
+    """A file to keep, with its checksum."""
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-SHA256": sha256,
+        "ETag": f'"{sha256}"',
+    }
+    return Response(blob, media_type=BYTES, headers=headers)
+
+
+async def _sent(request: Request) -> Any:
+    """The JSON body as it came."""
+    return json.loads(await request.body())
+
+
+Sent = Annotated[Any, Depends(_sent)]
 ServicesDep = Annotated[Services, Depends(services)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 JsonOnly = Depends(only_json)
@@ -163,5 +186,7 @@ Once = Annotated[
     ),
 ]
 Id = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
+MODEL_REF = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$"
+ModelRef = Annotated[str, Path(pattern=MODEL_REF, description="a name, or with an alias or version: `sine@stable`")]
 ModelName = Annotated[str, Path(pattern=NAME_PATTERN)]
 Version = Annotated[int | None, Query(ge=1, description="default: the latest")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import itertools
 import json
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, common, seconds, transitions
 from service.listing import Wanted
 from service.tenancy import Caller
-from warploom.records import HELD_STATES, Failure, Job, Page, Progress
+from warploom.records import HELD_STATES, CheckpointInfo, Failure, Job, Lineage, Page, Progress
 from warploom.spec import JobSpec
 
 
@@ -36,17 +37,25 @@ class JobStore:
     def __init__(self, connections: Connections, *, clock: Clock | None = None, caller: Caller | None = None) -> None:
         self._ledger = Ledger(connections, "job", clock=clock, caller=caller)
 
-    def create(self, spec: JobSpec, once: str | None = None) -> Job:
+    def create(
+        self, spec: JobSpec, once: str | None = None, *, sent: Any = None, forked_from: str | None = None
+    ) -> Job:
         """A new queued job, whose record holds the complete spec; or the one that was made under the same key.
 
         Args:
             spec: the job.
             once: the caller's own key, good for 24 hours.
+            sent: the spec as the caller sent it.
+            forked_from: the checkpoint that it begins with.
 
         Raises:
             InvalidInput: the key was used for another job.
         """
-        return as_job(self._ledger.create(spec.name, spec.to_json(), once, metadata=spec.metadata))
+        return as_job(
+            self._ledger.create(
+                spec.name, spec.to_json(), once, metadata=spec.metadata, sent=sent, forked_from=forked_from
+            )
+        )
 
     def get(self, job_id: str) -> Job:
         """The job.
@@ -178,6 +187,42 @@ class JobStore:
         """
         return as_job(self._ledger.move("cancel", job_id))
 
+    def annotate(self, job_id: str, generation: int, **values: Any) -> None:
+        """Note JSON values in the job's record: `checkpoints`, `versions`.
+
+        Raises:
+            Fenced: the generation is not current.
+            NotFound: no such job.
+        """
+        self._ledger.annotate(job_id, generation, values)
+
+    def checkpoints(self, job_id: str) -> builtins.list[CheckpointInfo]:
+        """The checkpoints that its learner said are stored, oldest first.
+
+        Raises:
+            NotFound: no such job.
+        """
+        stored = json.loads(self._ledger.read(job_id).get("checkpoints", "[]"))
+        return [CheckpointInfo.model_validate(one) for one in stored]
+
+    def lineage(self, job_id: str) -> Lineage:
+        """Where the job comes from and what ran it.
+
+        Raises:
+            NotFound: no such job.
+        """
+        fields = self._ledger.read(job_id)
+        job = as_job(fields)
+        return Lineage(
+            job=job.id,
+            sent=json.loads(fields.get("sent", "null")),
+            spec=job.spec,
+            seed=job.spec["training"]["seed"],
+            versions=json.loads(fields.get("versions", "{}")),
+            forked_from=job.forked_from,
+            model=job.model,
+        )
+
     def position(self, job_id: str) -> int | None:
         """Its place in the queue, from 1; None when it is not queued."""
         return self._ledger.position(job_id)
@@ -213,5 +258,6 @@ def as_job(fields: Fields) -> Job:
             "lost_in_a_row": int(fields.get("lost_in_a_row", 0)),
             "progress": progress,
             "transitions": transitions(fields),
+            "forked_from": json.loads(fields.get("forked_from", "null")),
         }
     )

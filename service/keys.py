@@ -11,7 +11,7 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:queue:<kind>         | zset   | lifecycle            | permanent | queued ids by creation time (ms)          |
 | wl:leases:<kind>        | zset   | lifecycle            | permanent | held ids by end of lease (ms)             |
 | wl:models[:tenant]      | zset   | models               | permanent | model names, all of score 0               |
-| wl:model:<name>         | hash   | models               | permanent | v:<n> -> JSON, once:<token> -> n, latest  |
+| wl:model:<name>         | hash   | models               | permanent | v:<n>, once:<token>, latest, aliases…     |
 | wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
 | wl:once:<kind>:<sha256> | string | lifecycle            | 24 hours  | fingerprint of a request, id that it made |
 | wl:key:<id>             | hash   | auth                 | permanent | an API key's record, with its SHA-256     |

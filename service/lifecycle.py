@@ -66,6 +66,7 @@ _create = Script("create", "_life.lua", "_active.lua")
 _claim = Script("claim", "_life.lua")
 _move = Script("move", "_life.lua")
 _heartbeat = Script("heartbeat", "_life.lua")
+_annotate = Script("annotate")
 _fence = Script("fence")
 
 
@@ -109,7 +110,8 @@ class Ledger:
         where = [keys.record(owner_id), keys.events(owner_id), everything, *self._places()]
         where.append(keys.active(self._kind, api_key))
         what: list[str | int] = [clock_arg(self._clock), owner_id, name or owner_id, json.dumps(spec)]
-        asked = json.dumps([name, spec, more], sort_keys=True)
+        # What was sent, where that is known: the complete spec may say more than the caller did.
+        asked = json.dumps(more.get("sent") or [name, spec, more], sort_keys=True)
         what += [self._tenant, api_key, most, keys.RECORD]
         what += [hashlib.sha256(asked.encode()).hexdigest(), keys.ONCE_TTL_S]
         for field, value in more.items():
@@ -298,6 +300,18 @@ class Ledger:
                 value=detail,
             )
         return detail
+
+    def annotate(self, owner_id: str, generation: int, values: Mapping[str, Any]) -> None:
+        """Set further fields of the record, as JSON values.
+
+        Raises:
+            Fenced: the generation is not current.
+            NotFound: no such record.
+        """
+        what: list[str | int] = [generation]
+        for field, value in values.items():
+            what += [field, json.dumps(value)]
+        self._checked(owner_id, generation, _annotate(self._state, [keys.record(owner_id)], what))
 
     def position(self, owner_id: str) -> int | None:
         """Its place among the queued, from 1; None when it is not queued."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import json
 import re
@@ -18,9 +17,11 @@ from service.scripts import Script
 from service.tenancy import DEFAULT_TENANT, Caller, full_name, split_name
 from warploom.errors import InvalidInput, NotFound
 from warploom.records import Model, Page
-from warploom.spec import NAME_PATTERN
+from warploom.spec import ALIAS_PATTERN, NAME_PATTERN
 
+LATEST = "latest"
 _register = Script("register_model")
+_alias = Script("alias")
 
 
 class ModelStore:
@@ -115,20 +116,76 @@ class ModelStore:
         return full_name(self._caller.tenant, name)
 
     def get(self, name: str, version: int | None = None) -> Model:
-        """One version, the latest by default.
+        """One version.
+
+        Args:
+            name: plain, or with an alias or a version: `sine@stable`, `sine@3`.
+            version: default what the name says, else the alias `latest`.
+
+        Raises:
+            NotFound: no such model, version or alias.
+            InvalidInput: the name says one version and `version` another.
+        """
+        plain, _, which = name.partition("@")
+        if which and version is not None and str(version) != which:
+            raise InvalidInput(
+                f"{name!r} and version {version} are two answers", field="version", rule="one of them", value=version
+            )
+        full = self.full_name(plain)
+        return self._read(full, version if version is not None else self._pointed(full, which or LATEST))
+
+    def _pointed(self, full: str, which: str) -> int:
+        """The version that an alias, or a number, stands for."""
+        if which.isdecimal():
+            return int(which[:18])
+        latest, aliases = self._state.execute_command("HMGET", keys.model(full), "latest", "aliases")
+        known = json.loads(aliases or "{}")
+        if which in known:
+            return int(known[which])
+        if which != LATEST and latest is not None:
+            raise NotFound(
+                f"model {split_name(full)[1]!r} has no alias {which!r}",
+                field="alias",
+                rule="a known alias",
+                value=which,
+            )
+        return int(latest or 0)
+
+    def _read(self, full: str, version: int) -> Model:
+        fields = (f"v:{version}", "metadata", "aliases", "latest")
+        raw, metadata, aliases, latest = self._state.execute_command("HMGET", keys.model(full), *fields)
+        if raw is None:
+            raise _missing(split_name(full)[1], version)
+        known = {LATEST: int(latest), **json.loads(aliases or "{}")}
+        held = sorted(alias for alias, pointed in known.items() if pointed == version)
+        more = {"version": version, "metadata": pairs(metadata), "aliases": held}
+        return Model.model_validate({**json.loads(raw), **more})
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """The versions that the model's aliases stand for; `latest` is always there.
+
+        Raises:
+            NotFound: no such model.
+        """
+        latest, stored = self._state.execute_command("HMGET", keys.model(self.full_name(name)), "latest", "aliases")
+        if latest is None:
+            raise _missing(name, None)
+        return {LATEST: int(latest), **json.loads(stored or "{}")}
+
+    def point(self, name: str, alias: str, version: int | None) -> None:
+        """Move an alias to a version, or forget it (None); a repeat changes nothing.
+
+        `latest` stands for the newest version unless it was moved; the next registration moves it on.
 
         Raises:
             NotFound: no such model or version.
+            InvalidInput: an alias that breaks the pattern.
         """
-        return self._read(self.full_name(name), version)
-
-    def _read(self, full: str, version: int | None) -> Model:
-        if version is None:
-            version = int(self._state.execute_command("HGET", keys.model(full), "latest") or 0)
-        raw, metadata = self._state.execute_command("HMGET", keys.model(full), f"v:{version}", "metadata")
-        if raw is None:
-            raise _missing(split_name(full)[1], version)
-        return Model.model_validate({**json.loads(raw), "version": version, "metadata": pairs(metadata)})
+        if not re.fullmatch(ALIAS_PATTERN, alias):
+            raise InvalidInput(f"bad alias {alias!r}", field="alias", rule=ALIAS_PATTERN, value=alias)
+        told = "" if version is None else version
+        if _alias(self._state, [keys.model(self.full_name(name))], [alias, told])[0] != b"ok":
+            raise _missing(name, version)
 
     def list(self, wanted: Wanted | None = None) -> Page[Model]:
         """The latest version of every model of the caller's tenant (without one: of the default tenant), by name."""
@@ -153,13 +210,18 @@ class ModelStore:
             raise _missing(name, 0)
         return self.get(name)
 
-    def versions(self, name: str) -> builtins.list[Model]:
-        """All versions of one model, oldest first.
+    def versions(self, name: str, after: int = 0, limit: int = PAGE_MOST) -> Page[Model]:
+        """Versions of one model, oldest first.
 
         Raises:
             NotFound: no such model.
         """
-        return [self.get(name, version) for version in range(1, self.get(name).version + 1)]
+        full = self.full_name(name)
+        latest = int(self._state.execute_command("HGET", keys.model(full), "latest") or 0)
+        if not latest:
+            raise _missing(name, None)
+        last = min(after + limit, latest)
+        return Page[Model](data=[self._read(full, n) for n in range(after + 1, last + 1)], has_more=last < latest)
 
     def blob(self, name: str, version: int) -> bytes:
         """The encoded model.

@@ -10,7 +10,7 @@ from typing import Any
 
 from warploom.build import build
 from warploom.codec import pack_model
-from warploom.errors import TrainingFailed
+from warploom.errors import InvalidInput, TrainingFailed
 from warploom.evaluation import evaluate, held_out
 from warploom.learner import LearnerState
 from warploom.local_replay import LocalReplay
@@ -61,6 +61,9 @@ def train(
         >>> train(spec).meta.version
         1
     """
+    if spec.from_checkpoint is not None:
+        rule = "left out: training here begins anew"
+        raise InvalidInput(f"/from_checkpoint: must be {rule}", field="/from_checkpoint", rule=rule)
     report = on_event or (lambda _kind, _data: None)
     algorithm = build(spec)
     replay = LocalReplay(plan_of(spec))

@@ -76,6 +76,7 @@ class Job(Record):
     model: str | None = None
     error: Failure | None = None
     transitions: list[Transition] = Field(default_factory=list)
+    forked_from: str | None = Field(None, description="id of the checkpoint that it began with")
     metadata: dict[str, str] = Field(default_factory=dict)
 
 
@@ -108,6 +109,30 @@ class DryRun(Record):
     dry_run: bool = True
     spec: dict[str, Any]
     estimate: Estimate
+
+
+class CheckpointInfo(Record):
+    """A stored state of a job's learner; `bytes` and `sha256` are those of the meta-state that can be downloaded."""
+
+    id: str
+    job: str
+    step: int
+    created_at: float
+    bytes: int
+    sha256: str
+    metrics: dict[str, float] = Field(default_factory=dict, description="of the evaluation at this step, if any")
+
+
+class Lineage(Record):
+    """Where a job comes from and what ran it: enough to do it again."""
+
+    job: str
+    sent: Any = Field(None, description="the spec as it was sent")
+    spec: dict[str, Any] = Field(description="the spec with every default written out")
+    seed: int
+    versions: dict[str, str] = Field(description="python, torch, ray and warploom of the last run")
+    forked_from: str | None = None
+    model: str | None = None
 
 
 class Event(Record):
@@ -155,6 +180,7 @@ class Model(Record):
     metrics: dict[str, float] = Field(default_factory=dict)
     spec: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, str] = Field(default_factory=dict, description="of the model, the same for all versions")
+    aliases: list[str] = Field(default_factory=list, description="those that stand for this version")
 
 
 class Prediction(Record):

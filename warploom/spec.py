@@ -21,6 +21,7 @@ from warploom.configs import AlgorithmConfig, Config, ModelConfig, NamedConfig, 
 from warploom.errors import InvalidInput, UnfitPair, WarploomError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+ALIAS_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,62}$"
 Mode = Literal["sync", "async"]
 MOST_PAIRS = 16
 Metadata = Annotated[
@@ -164,6 +165,11 @@ class JobSpec(Config):
 
     name: str | None = Field(None, pattern=NAME_PATTERN, description="name of the model; default: the job's id")
     metadata: Metadata = Field({}, exclude=True, description="your own words about the job; can be changed later")
+    from_checkpoint: str | None = Field(
+        None,
+        pattern=r"^(job_[0-9a-z]{20}|ckpt_[0-9a-z]{20}_\d{1,10})$",
+        description="begin with the state in a checkpoint, at its round: its id, or that of a job for its newest one",
+    )
     algorithm: AnyAlgorithm
     task: AnyTask
     model: AnyModel
@@ -317,6 +323,8 @@ class SweepSpec(Config):
 
     @model_validator(mode="after")
     def _paths_exist(self) -> SweepSpec:
+        if self.job.from_checkpoint is not None:
+            raise ValueError("job.from_checkpoint: trials of a sweep begin anew; leave it out")
         if self.metric == "accuracy" and self.job.task.kind != "classification":
             raise ValueError("metric 'accuracy' needs a classification task; use 'loss'")
         document = self.job.to_json()

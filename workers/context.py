@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections import deque
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import structlog
@@ -66,6 +68,15 @@ class JobContext:
         self._untold.append((kind, {key: None if _unspeakable(value) else value for key, value in data.items()}))
         if time.monotonic() >= self._silent_until:
             self._tell()
+
+    def note_versions(self) -> None:
+        """Tell the job's record what runs it; while the state server is away, the next run does."""
+        owner = self.assignment
+        found = {name: metadata.version(name) for name in ("torch", "ray", "warploom")}
+        try:
+            self.jobs.annotate(owner.job_id, owner.generation, versions={"python": platform.python_version(), **found})
+        except Unavailable as error:
+            log.warning("versions were not noted", error=error.message)
 
     def tell_all(self) -> None:
         """Tell what is still untold, and wait for the state server if need be.

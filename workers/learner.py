@@ -29,7 +29,7 @@ from warploom.types import Gradient, Tensors
 from workers import placement
 from workers.context import Assignment, JobContext
 from workers.joblog import job_log, logged
-from workers.saving import Saver, load
+from workers.saving import Saver, fork, load
 
 log = structlog.get_logger()
 IDLE_S = 0.005
@@ -112,6 +112,8 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
     use_threads(_threads(spec, group.world))
     with job_code("building the model"):
         algorithm = build(spec)
+    if leader:
+        context.note_versions()
     state = restore(context, algorithm)
     device = "cuda" if spec.resources.learner_gpus > 0 and torch.cuda.is_available() else "cpu"
     state = replace(state, meta=state.meta.to(device))
@@ -163,7 +165,7 @@ def _threads(spec: JobSpec, world: int) -> int:
 
 def restore(context: JobContext, algorithm: Algorithm[Any]) -> LearnerState:
     """The state of the last whole checkpoint, or a fresh one."""
-    return load(context) or LearnerState(algorithm.init(context.spec.training.seed))
+    return load(context) or fork(context, algorithm) or LearnerState(algorithm.init(context.spec.training.seed))
 
 
 def _check_budget(context: JobContext, algorithm: Algorithm[Any], state: LearnerState) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from api import adapting
-from api.deps import JSON, Id, ModelName, ServicesDep
+from api.deps import JSON, Id, ModelRef, ServicesDep
 from api.payload import NPZ, AdaptBody, Options, PredictBody, adapt_input, predict_input
 from warploom.records import Adaptation, Prediction
 
@@ -49,7 +49,7 @@ def _inlined(kind: type[BaseModel]) -> dict[str, Any]:
 @router.post(
     "/models/{name}/adapt", summary="Adapt a model to a task", openapi_extra=_documented(AdaptBody, options=True)
 )
-async def adapt(name: ModelName, request: Request, services: ServicesDep) -> Adaptation:
+async def adapt(name: ModelRef, request: Request, services: ServicesDep) -> Adaptation:
     """Adapt a model to one task and predict its queries.
 
     JSON, or an npz file with arrays `support_x`, `support_y` and perhaps `query_x`; with npz the options are query

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
-from api.deps import LISTED, Id, JsonOnly, Notes, Once, ServicesDep, WantedDep
+from api.deps import LISTED, Id, JsonOnly, Notes, Once, Sent, ServicesDep, WantedDep
 from api.waiting import placed
+from service import forks
 from service.events import LIST_MOST
 from warploom.curves import curves
 from warploom.estimate import estimate
@@ -31,13 +32,19 @@ Keys = Annotated[list[str] | None, Query(max_length=100, description="only these
     responses={200: {"model": DryRun, "description": "Dry run: nothing was made"}},
 )
 def submit(
-    spec: JobSpec, services: ServicesDep, response: Response, once: Once = None, dry_run: DryRunFlag = False
+    spec: JobSpec,
+    services: ServicesDep,
+    response: Response,
+    sent: Sent,
+    once: Once = None,
+    dry_run: DryRunFlag = False,
 ) -> Job | Response:
     """Queue a job. With an `Idempotency-Key` a repeat is safe; the key with another body is refused (422)."""
     told = estimate(spec)
+    spec = forks.resolved(services.jobs, spec)
     if dry_run:
         return JSONResponse(DryRun(spec=spec.to_json(), estimate=told).model_dump(mode="json"))
-    job = services.jobs.create(spec, once)
+    job = services.jobs.create(spec, once, sent=sent, forked_from=spec.from_checkpoint)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return placed(services, job)
 

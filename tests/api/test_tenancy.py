@@ -25,6 +25,7 @@ BODIES: dict[str, Any] = {
     "/v1/sweeps": {},
     "/v1/jobs/{job_id}": {"metadata": {"a": "b"}},
     "/v1/sweeps/{sweep_id}": {"metadata": {"a": "b"}},
+    "/v1/models/{name}/aliases/{alias}": {"version": 1},
     "/v1/models/{name}": {"metadata": {"a": "b"}},
 }
 # Routes that any key may use, because they speak of that key alone or of nobody.
@@ -76,6 +77,9 @@ def owned(client: Api, connections: Connections, spec: dict[str, Any]) -> dict[s
         "sweep_id": sweep["id"],
         "name": "waves",
         "adaptation_id": adaptation,
+        "version": "1",
+        "alias": "stable",
+        "step": "0",
         "key_id": FIRST,
     }
 

@@ -78,6 +78,6 @@ def test_metadata_belongs_to_all_versions_of_a_model(connections: Connections) -
         models.register("m", b"blob", **facts, default_lr=0.1, metrics={}, spec={}, once=once)  # type: ignore[arg-type]
     models.register("n", b"blob", **facts, default_lr=0.1, metrics={}, spec={}, once="z")  # type: ignore[arg-type]
     models.note("m", {"owner": "me"})
-    assert [model.metadata for model in models.versions("m")] == [{"owner": "me"}] * 2
+    assert [model.metadata for model in models.versions("m").data] == [{"owner": "me"}] * 2
     with pytest.raises(NotFound):
         models.note("missing", {"owner": "me"})
