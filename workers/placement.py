@@ -10,7 +10,7 @@ import ray
 import ray._private.worker
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from warploom.errors import OutOfMemory, WarploomError
+from warploom.errors import OutOfMemory, SetupError, WarploomError
 from warploom.guard import is_out_of_memory
 
 STORE_BYTES = 128 * 2**20  # data goes through Redis; Ray's own store carries results of a few bytes
@@ -29,14 +29,18 @@ def start_ray(address: str | None, *, cpus: int | None = None) -> None:
         address: `auto` or `host:port`; None for a cluster of one's own.
         cpus: slots of an own cluster. CPUs are slots and not cores there: at least 16, so that a job with more
             actors than cores runs slowly instead of not at all.
+
+    Raises:
+        SetupError: it does not start, or cannot be reached. Parts of it may be there until this process ends.
     """
     os.environ.setdefault(*SPIN)  # before Ray starts: its workers inherit it
     quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
-    if address is not None:
-        ray.init(address=address, **quiet)
-        return
     slots = cpus or max(LEAST_SLOTS, os.cpu_count() or 1)
-    ray.init(num_cpus=slots, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+    own = {"num_cpus": slots, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    try:
+        ray.init(**({"address": address} if address is not None else own), **quiet)
+    except Exception as error:  # of many kinds; a busy machine's is a bare one, when a node is not up after 30 s
+        raise SetupError(f"Ray does not start: {_first_line(error)}") from error
 
 
 def check_ray() -> None:

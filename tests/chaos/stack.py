@@ -17,7 +17,7 @@ import psutil
 
 from tests.support.waiting import wait_until
 
-READY_S = 300.0
+READY_S = 900.0
 ROLES = {
     "rollout": r"^ray::RolloutWorker",
     "learner": r"^ray::LearnerWorker",
