@@ -212,7 +212,13 @@ class LearnerLoop:
         training, meta = self._spec.training, self.state.meta
         if self._unsaved or meta.version % training.checkpoint_every == 0 or self.done:
             self._unsaved = not self._checkpoint(self.state)
-        self._replay.publish(meta.version, pack_meta(meta))
+        try:
+            self._replay.publish(meta.version, pack_meta(meta))
+        finally:  # the round is done, also when the buffer does not answer now
+            self._tell(before, experiences, metrics)
+
+    def _tell(self, before: LearnerState, experiences: list[Experience], metrics: dict[str, float]) -> None:
+        training, meta = self._spec.training, self.state.meta
         if self.state.dropped > before.dropped:
             lost = self.state.dropped - before.dropped
             self._report("warning", {"message": f"{lost} non-finite meta-gradients dropped in round {meta.version}"})
@@ -228,6 +234,7 @@ class LearnerLoop:
                 "staleness": sum(lag) / len(lag) if lag else 0.0,
                 **self._stored(),
                 "dropped": self.state.dropped,
+                "repeats": len(experiences) - len({(one.ref, one.version) for one in experiences}),
                 **metrics,
             },
         )

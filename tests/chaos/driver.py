@@ -58,7 +58,7 @@ class Plan:
     jobs: int = 20
     faults: int = 100
     seed: int = 0
-    rounds: int = 150
+    rounds: int = 1000
     at_once: int = 4
     gap_s: tuple[float, float] = (2.0, 10.0)
     minutes: float = 90.0
@@ -190,7 +190,7 @@ class Drill:
                 self._report.broken.append(f"not over in {self._plan.minutes:g} minutes; {due} faults were to come")
                 break
             assert victim.alive(), (victim.home / "stack.log").read_text()[-4000:]
-            if len(self._ids) < self._plan.jobs and len(self._unfinished()) < self._plan.at_once:
+            if self._wanted(due):
                 self._ids.append(victim.submit(document(self._plan, len(self._ids)), f"chaos-{len(self._ids)}"))
             now = time.monotonic()
             if due and now > next_at and (now > next_at + AT_MOST_S or moved()):
@@ -200,6 +200,14 @@ class Drill:
             time.sleep(TICK_S)
         while self._undo:
             self._tend()
+
+    def _wanted(self, due: int) -> bool:
+        """Whether it is time for the next job: they are spread over the faults, and somebody always works."""
+        if len(self._ids) >= self._plan.jobs:
+            return False
+        working = len(self._unfinished())
+        share = len(self._report.done) * self._plan.jobs // max(self._plan.faults, 1)
+        return not working or (working < self._plan.at_once and (not due or len(self._ids) <= share))
 
     def _one(self, faults: Faults) -> bool:
         """One fault; those that find nobody are drawn anew."""
@@ -257,6 +265,8 @@ class Drill:
             if job.spec["training"]["mode"] == "sync" and not _equal(self._weights(job), right):
                 self._report.broken.append(f"{job_id}: other weights than in the quiet run")
             events = self._events.list(job_id, limit=10_000)
+            twice = [event.data["meta_step"] for event in events if event.data.get("repeats")]
+            self._report.broken += [f"{job_id}: a trajectory counted twice in rounds {twice}"] if twice else []
             self._report.broken += [f"{job_id}: {what}" for what in wrong_versions(events, self._plan.rounds)]
         leaks = leaked_keys(self._connections)
         self._report.broken += [f"keys without a lifetime: {leaks}"] if leaks else []

@@ -20,7 +20,7 @@ def main() -> int:
         ("jobs", int, 20),
         ("faults", int, 100),
         ("seed", int, 0),
-        ("rounds", int, 150),
+        ("rounds", int, 1000),
         ("at-once", int, 4),
         ("supervisors", int, 2),
         ("minutes", float, 90.0),

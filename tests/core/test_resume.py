@@ -13,7 +13,7 @@ import torch
 
 from warploom import registry
 from warploom.build import build
-from warploom.errors import InvalidInput
+from warploom.errors import InvalidInput, Unavailable
 from warploom.learner import LearnerState
 from warploom.local_replay import LocalReplay
 from warploom.plan import plan_of
@@ -105,6 +105,46 @@ def test_any_round_is_a_place_to_go_on_from(spec: JobSpec) -> None:
             assert set(one) == set(other)
             assert all(torch.equal(one[name], other[name]) for name in one)
         assert (resumed.outer.count, resumed.dropped) == (whole.outer.count, whole.dropped)
+
+
+class Forgetful(LocalReplay):
+    """Is away for some publications, and has lost everything when it comes back."""
+
+    away = False
+
+    def publish(self, version: int, blob: bytes) -> None:
+        if self.away:
+            raise Unavailable("the server is away")
+        super().publish(version, blob)
+
+
+def test_a_buffer_that_goes_and_forgets_changes_nothing() -> None:
+    (spec,) = (param.values[0] for param in specs() if param.id.endswith("-leap"))
+    whole, _ = finish(spec)
+    algorithm, replay, told = build(spec), Forgetful(plan_of(spec)), []
+    learner = LearnerLoop(
+        algorithm,
+        spec,
+        replay,
+        LearnerState(algorithm.init(spec.training.seed)),
+        report=lambda kind, data: told.append(data["meta_step"]) if kind == "round" else None,
+        checkpoint=lambda _state: True,
+    )
+    rollout = RolloutLoop(algorithm, spec, replay, "local")
+    learner.start()
+    while not learner.done:
+        replay.away = learner.state.meta.version % 2 == 0
+        try:
+            if not learner.step():
+                rollout.step()
+        except Unavailable:
+            with pytest.raises(Unavailable):
+                learner.reopen()
+            replay.away = False
+            replay.close()
+            learner.reopen()
+    assert told == list(range(1, ROUNDS + 1))
+    assert all(torch.equal(value, learner.state.meta.params[name]) for name, value in whole.meta.params.items())
 
 
 def test_every_algorithm_of_the_table_is_here() -> None:
