@@ -4,121 +4,132 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import Callable, Sized
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.concurrency import run_in_threadpool
 
-from api import support
-from api.payload import SMALL_BYTES, AdaptInput, Options, QueryInput
+from api import pictures, support
+from api.asking import Manner, adapt_request, ask, count_rows, look_up, off_loop, predict_request
+from api.payload import AdaptInput, QueryInput
 from api.state import Services
-from service.adaptations import AdaptationQueue, AdaptationRequest
-from warploom.errors import InvalidInput, TimedOut, Unavailable
-from warploom.records import Adaptation, Model, Prediction
-from warploom.wire import decode, encode
+from service.adaptations import AdaptationRequest
+from warploom.errors import InvalidInput, NotFound, WarploomError
+from warploom.records import Adaptation, Model, PendingAdaptation, Prediction
+from warploom.wire import decode
 
-T = TypeVar("T")
+Found = Adaptation | PendingAdaptation
+RETRY_S = 1.0
 
 
-async def adapt(services: Services, name: str, given: AdaptInput) -> Adaptation:
+async def adapt(services: Services, name: str, given: AdaptInput, manner: Manner) -> Found:
     """Adapt the model `name` to the task in `given`.
 
     Raises:
         NotFound: no such model or version.
         InvalidInput: the task does not fit the model.
         TimedOut: the adapters did not answer in time.
-        Unavailable: there is no adapter, or no Redis.
+        Unavailable: there is no adapter, or no Redis, or too many wait.
     """
     model, _ = await asyncio.gather(
-        _model(services, name, given.options.version), _count(services, given.x, given.query_x)
+        look_up(services, name, given.options.version), count_rows(services, given.x, given.query_x)
     )
-    request = await _off_loop(given.size, _adapt_request, services, model, given)
-    blob = await _ask(services, request)
-    return await _off_loop(len(blob), _adaptation, model, blob)
+    request = await off_loop(given.size, _request, services, model, given, manner)
+    blob = await ask(services, request, manner)
+    if blob is None:
+        return PendingAdaptation(id=request.id, retry_in_seconds=RETRY_S)
+    return await off_loop(len(blob), _adaptation, model, blob)
+
+
+async def adapt_many(services: Services, name: str, tasks: Sequence[AdaptInput], manner: Manner) -> list[Found]:
+    """Adapt the model to each task by itself; all are checked before the first is sent. Raises as `adapt` does."""
+    if len(tasks) > services.settings.adapt_tasks:
+        rule = f"at most {services.settings.adapt_tasks} tasks"
+        raise InvalidInput(f"/tasks: {rule}", field="/tasks", rule=rule, value=len(tasks))
+    model, _ = await asyncio.gather(
+        look_up(services, name, tasks[0].options.version),
+        count_rows(services, *(rows for task in tasks for rows in (task.x, task.query_x))),
+    )
+    size = sum(task.size for task in tasks)
+    requests = await off_loop(size, lambda: [_numbered(i, services, model, t, manner) for i, t in enumerate(tasks)])
+    blobs = await asyncio.gather(*(ask(services, request, manner) for request in requests), return_exceptions=True)
+    found: list[Found] = []
+    for i, (request, blob) in enumerate(zip(requests, blobs, strict=True)):
+        if isinstance(blob, BaseException):
+            raise _at(i, blob) if isinstance(blob, WarploomError) else blob
+        found.append(PendingAdaptation(id=request.id) if blob is None else _adaptation(model, blob))
+    return found
 
 
 async def predict(services: Services, adaptation_id: str, query: QueryInput) -> Prediction:
     """Predict more queries with the adaptation of this id. Raises as `adapt` does; NotFound when it has expired."""
-    info, _ = await run_in_threadpool(services.queue.kept, adaptation_id)
+    info = await services.lookups.ask(
+        ("kept", services.models.full_name(""), adaptation_id), lambda: services.queue.kept(adaptation_id)[0]
+    )
     kept = Adaptation.model_validate(info)
-    model, _ = await asyncio.gather(_model(services, kept.model, kept.version), _count(services, query.x))
-    request = await _off_loop(query.size, _predict_request, services, model, kept, query.x)
-    blob = await _ask(services, request)
-    return await _off_loop(len(blob), lambda: _prediction(model, decode("prediction", blob)[0]["outputs"]))
+    model, _ = await asyncio.gather(look_up(services, kept.model, kept.version), count_rows(services, query.x))
+
+    def make() -> AdaptationRequest:
+        x = support.inputs(model, query.x, "/query/x", services.limits.most("support_rows"))
+        return predict_request(services, model, kept.id, x)
+
+    request = await off_loop(query.size, make)
+    blob = await ask(services, request, Manner(timeout_s=services.settings.adapt_wait_s))
+    assert blob is not None
+    return await off_loop(len(blob), lambda: _prediction(model, decode("prediction", blob)[0]["outputs"]))
 
 
-async def _model(services: Services, name: str, version: int | None) -> Model:
-    key = (services.models.full_name(name), version)
-    return await services.lookups.ask(key, lambda: services.models.get(name, version))
+def look(services: Services, adaptation_id: str) -> Found:
+    """An adaptation that is kept, or is being made.
+
+    Raises:
+        NotFound: unknown or expired.
+        WarploomError: the failure that the adapter reported.
+    """
+    blob = None
+    with suppress(NotFound):
+        info = services.queue.kept(adaptation_id)[0]
+        with suppress(WarploomError):
+            blob = services.queue.reply(adaptation_id)
+        if blob is None:
+            return Adaptation.model_validate(info)
+    blob = services.queue.reply(adaptation_id) if blob is None else blob
+    if blob is None:
+        return PendingAdaptation(id=adaptation_id, retry_in_seconds=RETRY_S)
+    record = Adaptation.model_validate(decode("adaptation", blob)[1])
+    return _adaptation(services.models.get(record.model.rpartition("/")[2], record.version), blob)
 
 
-async def _count(services: Services, *rows: Any) -> None:
-    """Take what is sent from the caller's limit of rows."""
-    count = sum(len(values) for values in rows if isinstance(values, Sized))
-    await run_in_threadpool(partial(services.limits.take, rows_per_minute=count))
-
-
-async def _off_loop(size: int, function: Callable[..., T], *args: Any) -> T:
-    """Small work at once, because a change of thread costs more; large work not on the event loop."""
-    return function(*args) if size <= SMALL_BYTES else await run_in_threadpool(function, *args)
-
-
-async def _ask(services: Services, request: AdaptationRequest) -> bytes:
-    timeout_s = services.settings.adapt_wait_s
+def _numbered(i: int, services: Services, model: Model, task: AdaptInput, manner: Manner) -> AdaptationRequest:
+    key = None if manner.key is None else f"{manner.key}/{i}"
     try:
-        blob = await services.mailbox.ask(services.queue, request, timeout_s)
-        return await services.live.reply(request.id, timeout_s) if blob is None else blob
-    except TimedOut:
-        alive = await run_in_threadpool(services.fleet.alive)
-        if alive.get("adapter"):
-            raise
-        raise Unavailable("no adapter is running, so nobody answers adaptation requests") from None
+        return _request(services, model, task, manner._replace(key=key))
+    except InvalidInput as error:
+        raise _at(i, error) from None
 
 
-def _adapt_request(services: Services, model: Model, given: AdaptInput) -> AdaptationRequest:
-    settings, options = services.settings, given.options
-    if options.steps is not None and options.steps > settings.max_steps:
-        rule = f"from 0 to {settings.max_steps}"
+def _at(i: int, error: WarploomError) -> WarploomError:
+    """The same error, said of task i."""
+    field = f"/tasks/{i}{error.field or ''}"
+    return type(error)(f"task {i}: {error.message}", field=field, rule=error.rule, value=error.value)
+
+
+def _request(services: Services, model: Model, given: AdaptInput, manner: Manner) -> AdaptationRequest:
+    most, options = services.settings.max_steps, given.options
+    if options.steps is not None and options.steps > most:
+        rule = f"from 0 to {most}"
         message = f"/steps: must be {rule}, got {options.steps}"
         raise InvalidInput(message, field="/steps", rule=rule, value=options.steps)
-    task = support.check(model, given.x, given.y, given.query_x, max_rows=services.limits.most("support_rows"))
+    x, y, query_x = given.x, given.y, given.query_x
+    if given.files is not None:
+        x, y, query_x = pictures.task_of(model, given.files)
+    task = support.check(model, x, y, query_x, max_rows=services.limits.most("support_rows"))
     arrays = {"support_x": task.x, "support_y": task.y}
     if task.query_x is not None:
         arrays["query_x"] = task.query_x
-    return _request(services, "adapt", model, arrays, options)
-
-
-def _predict_request(services: Services, model: Model, kept: Adaptation, query_x: Any) -> AdaptationRequest:
-    queries = support.inputs(model, query_x, "/query/x", services.limits.most("support_rows"))
-    options = Options(steps=kept.steps, lr=kept.lr)
-    return _request(services, "predict", model, {"query_x": queries}, options, kept.id)
-
-
-def _request(
-    services: Services,
-    op: Any,
-    model: Model,
-    arrays: dict[str, NDArray[Any]],
-    options: Options,
-    adaptation: str | None = None,
-) -> AdaptationRequest:
-    return AdaptationRequest(
-        id=AdaptationQueue.new_id(),
-        op=op,
-        model=model.name,
-        version=model.version,
-        steps=model.default_steps if options.steps is None else options.steps,
-        lr=model.default_lr if options.lr is None else options.lr,
-        seed=options.seed or 0,
-        payload=encode("support", arrays),
-        adaptation=adaptation,
-        deadline=time.time() + services.settings.adapt_wait_s,
-        inbox=services.mailbox.address,
-    )
+    return adapt_request(services, model, arrays, options, manner)
 
 
 def _adaptation(model: Model, blob: bytes) -> Adaptation:
@@ -134,8 +145,11 @@ def _adaptation(model: Model, blob: bytes) -> Adaptation:
 def _prediction(model: Model, outputs: NDArray[Any], lr: float | None = None) -> Prediction:
     if not np.isfinite(outputs).all():
         raise _diverged("the prediction", lr)
-    labels = outputs.argmax(axis=1).tolist() if model.kind == "classification" else None
-    return Prediction(labels=labels, outputs=outputs.tolist())
+    if model.kind != "classification":
+        return Prediction(outputs=outputs.tolist())
+    return Prediction(
+        labels=outputs.argmax(axis=1).tolist(), confidence=outputs.max(axis=1).tolist(), outputs=outputs.tolist()
+    )
 
 
 def _diverged(what: str, lr: float | None) -> InvalidInput:

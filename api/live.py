@@ -120,11 +120,15 @@ class Live:
             TimedOut: none in time.
             WarploomError: the failure that the adapter reports.
         """
+        return parse_reply(await self.answered(request_id, timeout_s))
+
+    async def answered(self, request_id: str, timeout_s: float) -> bytes:
+        """The answer as it is stored, failure or not. Raises TimedOut as `reply` does."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0 and not self._closing:
             entries = await self._read(reply_key(request_id), min(left, SLICE_S))
             if entries:
-                return parse_reply(entries[0][1][b"reply"])
+                return bytes(entries[0][1][b"reply"])
         raise TimedOut(f"no answer after {timeout_s:g} s", rule=f"within {timeout_s:g} s")
 
     async def _read(self, key: str, wait_s: float) -> Entries:

@@ -1,9 +1,10 @@
-"""Bodies of the adaptation routes: JSON with nested lists, or npz with arrays and options in the query."""
+"""Bodies of the adaptation routes: JSON with nested lists, npz with options in the query, or forms with pictures."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
@@ -12,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import JSON, content_type, unsupported
 from api.errors import of_pydantic
+from api.pictures import MULTIPART, uploaded
 from warploom.errors import InvalidInput, WireError
 from warploom.wire import read_npz
 
@@ -46,16 +48,25 @@ class Options(Closed):
     """How to adapt; what is left out is the model's own choice."""
 
     steps: int | None = Field(None, ge=0)
-    lr: float | None = Field(None, gt=0)
+    lr: float | None = Field(None, gt=0, le=100)
     seed: int | None = Field(None, ge=0, lt=2**31)
     version: int | None = Field(None, ge=1)
 
 
-class AdaptBody(Options):
-    """A request to adapt."""
+class TaskBody(Closed):
+    """One task of several."""
 
     support: SupportBody
     query: QueryBody | None = None
+    seed: int | None = Field(None, ge=0, lt=2**31, description="default: that of the whole call")
+
+
+class AdaptBody(Options):
+    """A request to adapt: to one task, or to several, each by itself."""
+
+    support: SupportBody | None = Field(None, description="of one task")
+    query: QueryBody | None = None
+    tasks: list[TaskBody] | None = Field(None, min_length=1, description="in place of support and query")
 
 
 class PredictBody(Closed):
@@ -65,13 +76,21 @@ class PredictBody(Closed):
 
 
 class AdaptInput(NamedTuple):
-    """A request to adapt, from either form, not yet checked against the model; `size` of its body in bytes."""
+    """A request to adapt, from any form, not yet checked against the model.
+
+    Args:
+        x, y, query_x: as sent; empty where there are files.
+        options: how to adapt.
+        size: of the body, in bytes.
+        files: picture files by the name of their field.
+    """
 
     x: Any
     y: Any
     query_x: Any
     options: Options
     size: int
+    files: Mapping[str, list[bytes]] | None = None
 
 
 class QueryInput(NamedTuple):
@@ -81,14 +100,19 @@ class QueryInput(NamedTuple):
     size: int
 
 
-async def adapt_input(request: Request, max_bytes: int) -> AdaptInput:
-    """The body of an adapt request.
+async def adapt_input(request: Request, max_bytes: int) -> AdaptInput | list[AdaptInput]:
+    """The body of an adapt request: one task, or several.
 
     Raises:
-        UnsupportedMediaType: neither JSON nor npz.
+        UnsupportedMediaType: neither JSON nor npz nor a form.
         InvalidInput: it cannot be read.
     """
-    kind, body = _media(request), await request.body()
+    kind = _media(request, JSON, *NPZ, MULTIPART)
+    if kind == MULTIPART:
+        files, fields = await uploaded(request)
+        size = sum(len(content) for contents in files.values() for content in contents)
+        return AdaptInput((), (), None, _options(fields), max(size, SMALL_BYTES + 1), files)
+    body = await request.body()
     if kind == JSON:
         return _adapt_json(body) if len(body) <= SMALL_BYTES else await run_in_threadpool(_adapt_json, body)
     return await run_in_threadpool(_adapt_npz, body, dict(request.query_params), max_bytes)
@@ -96,31 +120,44 @@ async def adapt_input(request: Request, max_bytes: int) -> AdaptInput:
 
 async def predict_input(request: Request, max_bytes: int) -> QueryInput:
     """The queries in the body of a predict request. Raises as `adapt_input` does."""
-    kind, body = _media(request), await request.body()
+    kind, body = _media(request, JSON, *NPZ), await request.body()
     if kind == JSON:
         return QueryInput((await run_in_threadpool(_parse, PredictBody, body)).query.x, len(body))
     arrays = await run_in_threadpool(_unpack, body, max_bytes)
     return QueryInput(_named(arrays, "/query/x", "query_x", "x"), len(body))
 
 
-def _media(request: Request) -> str:
+def _media(request: Request, *accepted: str) -> str:
     kind = content_type(request)
-    if kind != JSON and kind not in NPZ:
-        raise unsupported(kind, JSON, *NPZ)
+    if kind not in accepted:
+        raise unsupported(kind, *accepted)
     return kind
 
 
-def _adapt_json(body: bytes) -> AdaptInput:
+def _adapt_json(body: bytes) -> AdaptInput | list[AdaptInput]:
     parsed = _parse(AdaptBody, body)
-    query = None if parsed.query is None else parsed.query.x
-    return AdaptInput(parsed.support.x, parsed.support.y, query, parsed, len(body))
+    if parsed.tasks is None and parsed.support is not None:
+        return _task(TaskBody(support=parsed.support, query=parsed.query), parsed, len(body))
+    if parsed.tasks is None or parsed.support is not None or parsed.query is not None:
+        field, rule = ("/tasks", "tasks without support and query") if parsed.tasks else ("/support", "required")
+        raise InvalidInput(f"{field}: {rule}", field=field, rule=rule)
+    return [_task(task, parsed, len(body) // len(parsed.tasks)) for task in parsed.tasks]
+
+
+def _task(task: TaskBody, body: AdaptBody, size: int) -> AdaptInput:
+    options = body if task.seed is None else body.model_copy(update={"seed": task.seed})
+    return AdaptInput(task.support.x, task.support.y, None if task.query is None else task.query.x, options, size)
+
+
+def _options(fields: Mapping[str, str]) -> Options:
+    try:
+        return Options.model_validate(fields)
+    except ValidationError as error:
+        raise of_pydantic(error.errors(include_url=False)) from None
 
 
 def _adapt_npz(body: bytes, query: dict[str, str], max_bytes: int) -> AdaptInput:
-    try:
-        options = Options.model_validate(query)
-    except ValidationError as error:
-        raise of_pydantic(error.errors(include_url=False)) from None
+    options = _options(query)
     arrays = _unpack(body, max_bytes)
     x = _named(arrays, "/support/x", "support_x", "x")
     y = _named(arrays, "/support/y", "support_y", "y")

@@ -113,7 +113,9 @@ class Bench:
         for clients in counts:
             loads: dict[str, list[Load]] = {name: [] for name in self.stacks}
             for _, (name, stack) in itertools.product(range(rounds), self.stacks.items()):
+                before = stack.cpu_s()
                 load = asyncio.run(press(self._target(stack, case), clients, self.seconds))
+                load.cpu_ms = {p: 1000 * (s - before[p]) / len(load.answers) for p, s in stack.cpu_s().items()}
                 self._check(case, load.answers)
                 loads[name].append(load)
             self.rows.append({"model": case.name, "clients": clients} | {n: _numbers(ls) for n, ls in loads.items()})
@@ -184,6 +186,8 @@ def _numbers(loads: list[Load]) -> dict[str, Any]:
         "generator_ms": lambda load: load.generator_ms,
     }
     found: dict[str, Any] = {name: round(median(figure(load) for load in loads), 3) for name, figure in figures.items()}
+    for part in loads[0].cpu_ms:
+        found[f"{part}_ms"] = round(median(load.cpu_ms[part] for load in loads), 3)
     return found | {"requests": sum(len(load.answers) for load in loads)}
 
 

@@ -39,13 +39,15 @@ class Load:
         clients: how many asked at the same time.
         answers: all answers, in the order of their ends.
         seconds: from the first request to the last answer.
-        generator_ms: CPU time of this process a request.
+        generator_ms: processor time of this process a request.
+        cpu_ms: that of the service's parts.
     """
 
     clients: int
     answers: list[Answer] = field(default_factory=list)
     seconds: float = 0.0
     generator_ms: float = 0.0
+    cpu_ms: dict[str, float] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:

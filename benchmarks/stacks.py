@@ -16,6 +16,7 @@ import psutil
 from warploom.client import Client
 
 READY_S = 180.0
+PARTS = {"api": "-m api", "adapter": "ray::Adapter", "redis": "redis-server"}
 
 
 class Stack:
@@ -63,3 +64,14 @@ class Stack:
         """The process of an adapter."""
         family = psutil.Process(self._process.pid).children(recursive=True)
         return next(p for p in family if "ray::Adapter" in " ".join(p.cmdline()))
+
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time so far of what answers requests: seconds by part."""
+        found = dict.fromkeys(PARTS, 0.0)
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            line = " ".join(process.cmdline())
+            for part, words in PARTS.items():
+                if words in line:
+                    times = process.cpu_times()
+                    found[part] += times.user + times.system
+        return found

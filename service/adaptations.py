@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -13,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from service import keys
 from service.connection import Connections
-from service.ids import new_id
+from service.ids import new_id, text
 from service.scripts import Arg, Script
 from service.tenancy import Caller, full_name, split_name
 from warploom import errors
@@ -57,6 +58,7 @@ class AdaptationRequest:
         lasting: the answer is kept for long, because its caller comes back for it.
         content: hash of all that decides the result; what was adapted to equal content before is used again.
         fingerprint: what the id stands for, when it comes from a caller's own key.
+        warnings: for the answer.
     """
 
     id: str
@@ -73,6 +75,7 @@ class AdaptationRequest:
     lasting: bool = False
     content: str = ""
     fingerprint: str = ""
+    warnings: list[str] = field(default_factory=list)
     entry: str = field(default="", compare=False, repr=False)  # of the stream; set by `AdaptationQueue.read`
 
 
@@ -126,6 +129,12 @@ class AdaptationQueue:
         """A fresh request id, `adapt_…`; also the id of the adaptation that an adapt request makes."""
         return new_id("adapt")
 
+    def id_of(self, key: str) -> str:
+        """The request id that a caller's own key stands for."""
+        tenant = "" if self._caller is None else self._caller.tenant
+        number = int.from_bytes(hashlib.sha256(f"{tenant}\n{key}".encode()).digest())
+        return f"adapt_{text(number, 20)}"
+
     def submit(self, request: AdaptationRequest) -> bool:
         """Hand a request to the adapters; False when it was there already.
 
@@ -152,7 +161,7 @@ class AdaptationQueue:
         once = keys.fingerprint(request.id) if request.fingerprint else ""
         where = [keys.REQUESTS, keys.payload(request.id), reply_key(request.id), once]
         what: list[Arg] = [json.dumps(told), payload, lifetime_ms, self._most_waiting, request.fingerprint]
-        return where, [*what, keys.REPLY_TTL_S]
+        return where, [*what, (lifetime_ms + self._life_ms(request)) // 1000]
 
     def read(self, consumer: str, count: int, block_ms: int, *, idle_ms: int | None = None) -> list[AdaptationRequest]:
         """Up to `count` requests for this consumer; those of consumers that went silent come first.
@@ -201,7 +210,7 @@ class AdaptationQueue:
     def _answer(self, outcome: Outcome) -> tuple[list[str], list[Arg]]:
         request, said, kept = outcome.request, outcome.said, outcome.kept
         raw = BAD + json.dumps(said.as_problem(), default=str).encode() if isinstance(said, Exception) else GOOD + said
-        life_ms = 1000 * (keys.REPLY_TTL_S if request.lasting or not request.inbox else BRIEF_TTL_S)
+        life_ms = self._life_ms(request) if request.lasting or not request.inbox else 1000 * BRIEF_TTL_S
         where, what = self._keeping(request.id, kept or Kept({}, b""), request.content)
         return (
             [reply_key(request.id), keys.payload(request.id), keys.REQUESTS, request.inbox, *where],
@@ -211,6 +220,9 @@ class AdaptationQueue:
                 request.model,
             ],
         )
+
+    def _life_ms(self, request: AdaptationRequest) -> int:
+        return 1000 * keys.REPLY_TTL_S if not request.lasting else max(1, round(1000 * self._ttl_s))
 
     def _keeping(self, adaptation_id: str, kept: Kept, content: str) -> tuple[list[str], list[Arg]]:
         where = [keys.adapted(adaptation_id), keys.ADAPTED, keys.ADAPTED_BOOKS, keys.same(content) if content else ""]
@@ -300,7 +312,8 @@ class AdaptationQueue:
             raw = self._replay.execute_command("HGET", keys.adapted(adaptation_id), "info")
             if raw is None or self._visible(json.loads(raw)) is None:
                 return
-        _forget(self._replay, [keys.adapted(adaptation_id), keys.ADAPTED, keys.ADAPTED_BOOKS], [])
+        where = [keys.adapted(adaptation_id), keys.ADAPTED, keys.ADAPTED_BOOKS, reply_key(adaptation_id)]
+        _forget(self._replay, where, [])
 
     def books(self) -> dict[str, int]:
         """`bytes` of all that is kept (what expired since the last change included), and how many were `dropped`."""

@@ -23,7 +23,7 @@ def new_id(kind: str) -> str:
     with _lock:
         _last = max(_last + 1, time.time_ns() // 1000)
         stamp = _last
-    return f"{kind}_{_text(stamp, 11)}{_text(secrets.randbits(45), 9)}"
+    return f"{kind}_{text(stamp, 11)}{text(secrets.randbits(45), 9)}"
 
 
 def is_id(kind: str, text: str) -> bool:
@@ -31,7 +31,8 @@ def is_id(kind: str, text: str) -> bool:
     return re.fullmatch(rf"{kind}_[0-9a-z]{{20}}", text) is not None
 
 
-def _text(number: int, width: int) -> str:
+def text(number: int, width: int) -> str:
+    """The last `width` digits of a number in base 32, in the letters of ids."""
     digits = []
     for _ in range(width):
         number, digit = divmod(number, 32)

@@ -33,8 +33,8 @@ Replay server (keys of one job share a hash tag)
 | wl:replay:{id}:m:<v>    | string | replay               | 7 days    | meta-state of version v                   |
 | wl:adapt:requests       | stream | adaptations          | permanent | waiting requests; entries leave on answer |
 | wl:adapt:payload:<id>   | string | adaptations          | deadline  | model, newline, the request's blob        |
-| wl:adapt:once:<id>      | string | adaptations          | 10 min    | what a caller's own key stands for        |
-| wl:adapt:reply:<id>     | stream | adaptations          | 10 min    | its answer, the only entry                |
+| wl:adapt:once:<id>      | string | adaptations          | setting   | what a caller's own key stands for        |
+| wl:adapt:reply:<id>     | stream | adaptations          | setting   | its answer, the only entry                |
 | wl:adapt:inbox:<api>    | stream | adaptations          | 10 min *  | answers for one API process               |
 | wl:adapted:<id>         | hash   | adaptations          | setting   | kept parameters: info, blob, member       |
 | wl:adapted              | zset   | adaptations          | setting * | <bytes>:<id> by end of life (ms)          |

@@ -54,6 +54,14 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="hosts that webhooks and data sets may name although they are not public; a,b,c"
     )
+    adapt_sync_s: float = Field(
+        20, gt=0, description="seconds after which a request that still waits is told to come back"
+    )
+    adapt_sync_work: int = Field(
+        10_000_000, ge=0, description="support rows times steps above which a request is told to come back at once"
+    )
+    adapt_later_s: float = Field(900, gt=0, description="seconds within which such a request must have been begun")
+    adapt_tasks: int = Field(64, ge=1, description="tasks in one call")
     lease_s: float = Field(15, gt=0, description="seconds without heartbeat after which a job is claimed anew")
     heartbeat_s: float = Field(3, gt=0, description="seconds between two heartbeats")
     rollout_cpus: int | None = Field(

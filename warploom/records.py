@@ -186,25 +186,41 @@ class Model(Record):
 class Prediction(Record):
     """What an adapted model says of the queries, in their order.
 
-    `outputs` are class probabilities (classification) or values (regression); `labels` is their argmax.
+    `outputs` are class probabilities (classification) or values (regression); `labels` is their argmax, `confidence`
+    their maximum.
     """
 
     labels: list[int] | None = None
+    confidence: list[float] | None = None
     outputs: list[list[float]]
 
 
 class Adaptation(Record):
-    """A model adapted to one task; kept on the server until `expires_at`."""
+    """A model adapted to one task; kept on the server until `expires_at`, or until newer ones need the room.
+
+    `warnings` say why it may be worse than hoped.
+    """
 
     id: str
+    state: str = "ready"
     model: str
     version: int
     steps: int
     lr: float
     losses: list[float] = Field(description="support loss before each step and after the last")
     support_accuracy: float | None = None
+    seed: int = 0
+    warnings: list[str] = Field(default_factory=list)
     expires_at: float
     prediction: Prediction | None = None
+
+
+class PendingAdaptation(Record):
+    """An adaptation that takes longer: ask for it again under its id after `retry_in_seconds`."""
+
+    id: str
+    state: str = "pending"
+    retry_in_seconds: float = 1.0
 
 
 class Trial(Record):

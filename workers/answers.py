@@ -67,6 +67,8 @@ def adapted(request: AdaptationRequest, answer: Answer, expires_at: float) -> Ou
         lr=request.lr,
         losses=answer.losses,
         support_accuracy=answer.support_accuracy,
+        seed=request.seed,
+        warnings=request.warnings,
         expires_at=expires_at,
     ).model_dump(mode="json")
     tensors = {f"p/{name}": value for name, value in answer.params.items()}

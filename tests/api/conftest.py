@@ -173,6 +173,7 @@ class FakeAdapter:
         self.requests: list[AdaptationRequest] = []
         self.failing = False
         self.diverging = False
+        self.deaf = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -187,7 +188,7 @@ class FakeAdapter:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            for request in self.queue.read("fake", 8, 50):
+            for request in [] if self.deaf else self.queue.read("fake", 8, 50):
                 self.requests.append(request)
                 if self.failing:
                     self.queue.fail(request, TrainingFailed("the fake was told to fail"))

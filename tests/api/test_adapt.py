@@ -41,6 +41,7 @@ def test_json_with_queries(client: Api, adapter: FakeAdapter) -> None:
     adapted = answer.json()
     assert adapted["prediction"]["labels"] == [0, 1, 2]
     assert adapted["prediction"]["outputs"][1] == [0, 1, 0]
+    assert adapted["prediction"]["confidence"] == [1, 1, 1]
     assert (adapted["steps"], adapted["lr"], adapted["version"]) == (7, 0.2, 1)
     request = adapter.requests[0]
     assert request.seed == 3
@@ -65,7 +66,7 @@ def test_regression(client: Api, adapter: FakeAdapter, waves: str) -> None:
     support = {"x": [1.0, 2.0], "y": [[0.5], [0.25]]}
     answer = client.post(f"/v1/models/{waves}/adapt", json={"support": support, "query": {"x": [[3.5]]}})
     assert answer.status_code == 200, answer.text
-    assert answer.json()["prediction"] == {"labels": None, "outputs": [[3.5]]}
+    assert answer.json()["prediction"] == {"labels": None, "confidence": None, "outputs": [[3.5]]}
     assert decode("support", adapter.requests[0].payload)[0]["support_y"].shape == (2, 1)
 
 
