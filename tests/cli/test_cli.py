@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from warploom import __version__, errors
@@ -118,7 +119,8 @@ class FakeClient:
         trial = Trial(id="t1", state="succeeded", parameters={"algorithm.inner_lr": 0.1}, best=0.5)
         return Sweep(id=id, name="s", state=self.final, spec={}, created_at=1, trials=[trial], best_trial="t1")
 
-    wait_sweep = get_sweep
+    def wait_sweep(self, id: str, timeout_s: float | None = None) -> Sweep:
+        return self.get_sweep(id)
 
     def sweeps(self) -> Page[Sweep]:
         return Page[Sweep](data=[self.get_sweep("sweep_1")])
@@ -254,6 +256,16 @@ def test_sweep(fake: FakeClient, tmp_path: Path) -> None:
     assert "* t1" in run("sweep", str(path), "--wait")
     fake.final = "failed"
     run("sweep", str(path), "--wait", code=1)
+
+
+def test_a_sweep_on_a_terminal_has_a_bar(fake: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter(["running", "succeeded"])
+    monkeypatch.setattr(fake, "get_sweep", lambda id: Sweep.model_validate(
+        {"id": id, "name": "s", "state": next(states, "succeeded"), "spec": {"num_samples": 3}, "created_at": 1,
+         "trials": [{"id": "t1", "state": "succeeded", "parameters": {}}]}
+    ))  # fmt: skip
+    monkeypatch.setattr("warploom.cli.sweeps.console", Console(force_terminal=True, width=100))
+    assert "1/3" in run("sweep", "-", "--wait", stdin="{}")
 
 
 def test_download(fake: FakeClient, tmp_path: Path) -> None:

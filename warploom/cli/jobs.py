@@ -108,7 +108,7 @@ def watch(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
 
 
 def pause(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
-    """Let a job rest: it saves a checkpoint and gives its machines free until it is resumed.
+    """Let a job rest: it saves a checkpoint and frees its machines until it is resumed.
 
     Example: [bold]warploom pause job_3f2a[/]
     """

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from warploom.cli.output import AsJson, ago, client_of, console, emit_json, shown, state, table
 from warploom.cli.specfile import Overrides, SpecPath, read
-from warploom.records import SUCCEEDED
+from warploom.errors import TimedOut
+from warploom.records import FINAL_STATES, SUCCEEDED
 
 if TYPE_CHECKING:
+    from warploom.client import Client
     from warploom.records import Sweep
+
+POLL_S = 2.0
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +42,7 @@ def sweep(
     with client_of(ctx) as client:
         found = client.sweep(document)
         if wait:
-            found = client.wait_sweep(found.id)
+            found = _waited(client, found, quiet=as_json)
     if as_json:
         emit_json(found)
     elif wait:
@@ -70,6 +76,22 @@ def sweeps(
         return
     rows = [(s.id, state(s.state), len(s.trials), s.best_trial, s.model, ago(s.created_at)) for s in page.data]
     console.print(table(("ID", "STATE", "TRIALS", "BEST", "MODEL", "CREATED"), rows))
+
+
+def _waited(client: Client, found: Sweep, *, quiet: bool) -> Sweep:
+    if quiet or not console.is_terminal:
+        return client.wait_sweep(found.id)
+    total = int(found.spec.get("num_samples", 0)) or None
+    with Progress(
+        *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    ) as bar:
+        task = bar.add_task(f"{found.id} trials", total=total)
+        while found.state not in FINAL_STATES:
+            with contextlib.suppress(TimedOut):
+                found = client.wait_sweep(found.id, timeout_s=POLL_S)
+            found = client.get_sweep(found.id)
+            bar.update(task, completed=sum(trial.state != "running" for trial in found.trials))
+    return found
 
 
 def _show(found: Sweep) -> None:
