@@ -60,3 +60,5 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    # Its lines of every request would hide ours; what fails is said by whoever asked.
+    logging.getLogger("httpx").setLevel(max(logging.WARNING, root.level))

@@ -15,7 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from warploom import __version__, errors
-from warploom.cli import app, specfile
+from warploom.cli import app, output, specfile
 from warploom.cli.live import RunView
 from warploom.cli.output import Session, ago, held_out, one_line, size
 from warploom.records import Adaptation, Event, Job, Model, Page, Prediction, Sweep, Trial
@@ -330,6 +330,19 @@ def test_the_view_survives_odd_events(capsys: pytest.CaptureFixture[str]) -> Non
         view.on_event("round", {"meta_step": 3, "total": 3, "support_loss": float("nan"), "query_loss": 1.5})
     assert view.loss == 1.5
     assert "[title]" in capsys.readouterr().out
+
+
+def test_times_are_dates_and_lists_are_words(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=80).print(output.facts({"created_at": 86400.0 * 365, "scopes": ["a", "b"], "loss": 0.25}))
+    text = capsys.readouterr().out
+    assert "1970-12-3" in text or "1971-01-01" in text
+    assert "a, b" in text
+    assert "0.25" in text
+
+
+def test_a_refusal_says_nothing_for_programs() -> None:
+    error = errors.InvalidInput("unknown algorithm", field="/algorithm", rule="value_error", value="object")
+    assert one_line(error) == "unknown algorithm (field /algorithm)"
 
 
 def test_formats() -> None:

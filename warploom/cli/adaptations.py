@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from warploom.cli.models import pick, predictions, read_arrays, save, write
-from warploom.cli.output import AsJson, client_of, console, emit_json, table
+from warploom.cli.output import AsJson, client_of, console, emit_json, facts
 
 AdaptationId = Annotated[str, typer.Argument(metavar="ID", help="The adaptation's id, as `warploom adapt` prints it.")]
 
@@ -28,7 +28,7 @@ def predict(
 ) -> None:
     """Predict with a model that was adapted before.
 
-    Example: [bold]warploom predict ad_7c1e --query q.npz[/]
+    Example: [bold]warploom predict adapt_7c1e --query q.npz[/]
     """
     query_x = pick(read_arrays(query), query, "x", "query_x")
     with client_of(ctx) as client:
@@ -49,7 +49,7 @@ def adaptation(
 ) -> None:
     """Show an adaptation, fetch its parameters, or drop it.
 
-    Example: [bold]warploom adaptation ad_7c1e --download adapted.safetensors[/]
+    Example: [bold]warploom adaptation adapt_7c1e --download adapted.safetensors[/]
     """
     with client_of(ctx) as client:
         found = client.adaptation(id)
@@ -60,6 +60,6 @@ def adaptation(
     if as_json:
         emit_json(found)
         return
-    console.print(table(("", ""), found.model_dump(exclude={"losses", "prediction"}).items()))
+    console.print(facts(found.model_dump(exclude={"losses", "prediction"})))
     if forget:
         console.print(f"{id}: dropped")

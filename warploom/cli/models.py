@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warploom.cli.output import AsJson, ago, client_of, console, emit_json, held_out, percent, shown, size, table
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, held_out, percent, shown, size, table
 from warploom.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _list(found: list[Model]) -> None:
 
 def _show(model: Model) -> None:
     document = model.model_dump(exclude={"spec", "metrics"})
-    console.print(table(("", ""), [*document.items(), *sorted(model.metrics.items())]))
+    console.print(facts(document | dict(sorted(model.metrics.items()))))
 
 
 def _report(adapted: Adaptation) -> None:
@@ -147,7 +147,9 @@ def _report(adapted: Adaptation) -> None:
         f"adapted [bold]{adapted.model}[/] version {adapted.version} in {adapted.steps} steps",
         highlight=False,
     )
-    console.print(f"support loss {losses}, support accuracy {percent(adapted.support_accuracy)}", highlight=False)
+    accuracy = adapted.support_accuracy
+    told = "" if accuracy is None else f", support accuracy {percent(accuracy)}"
+    console.print(f"support loss {losses}{told}", highlight=False)
     console.print(
         f"kept as [bold]{adapted.id}[/]; predict more with: warploom predict {adapted.id} --query FILE", highlight=False
     )

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,9 +63,10 @@ def one_line(error: WarploomError) -> str:
     """
     message, *below = error.message.splitlines() or [error.code]
     extra = [f"field {error.field}"] if error.field and error.field not in message else []
-    if error.rule and error.rule not in message:
+    # A rule of one word is a code for programs, and "object" the short form of what cannot be shown.
+    if error.rule and " " in error.rule and error.rule not in message:
         extra.append(f"rule: {error.rule}")
-    if error.value is not None and str(error.value) not in message:
+    if error.value not in (None, "object") and str(error.value) not in message:
         extra.append(f"got {error.value!r}"[:120])
     return escape("\n".join([message + (f" ({', '.join(extra)})" if extra else ""), *below]))
 
@@ -105,9 +107,24 @@ def state(name: str) -> Markup:
 
 def shown(value: Any) -> str:
     """A value as a person reads it."""
-    if value is None:
+    if value is None or value == []:
         return "-"
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def facts(document: Mapping[str, Any]) -> Table:
+    """An object's fields as a table of two columns; times as dates."""
+    rows = [
+        (name, datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M:%S") if _is_time(name, value) else value)
+        for name, value in document.items()
+    ]
+    return table(("FIELD", "VALUE"), rows)
+
+
+def _is_time(name: str, value: Any) -> bool:
+    return isinstance(value, float) and name.endswith(("_at", "_until"))
 
 
 def percent(value: float | None) -> str:

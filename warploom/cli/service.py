@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from warploom.cli.output import AsJson, client_of, console, emit_json, table
+from warploom.cli.output import AsJson, client_of, console, emit_json, facts, table
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def health(ctx: typer.Context, as_json: AsJson = False) -> None:
         return
     parts = found.get("parts")
     rows = [(name, value) for name, value in found.items() if name != "parts"]
-    console.print(table(("", ""), [*rows, *(parts.items() if isinstance(parts, dict) else ())]))
+    console.print(facts(dict([*rows, *(parts.items() if isinstance(parts, dict) else ())])))
 
 
 def limits(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -52,4 +52,4 @@ def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
     """
     with client_of(ctx) as client:
         found = client.whoami()
-    emit_json(found) if as_json else console.print(table(("", ""), found.model_dump().items()))
+    emit_json(found) if as_json else console.print(facts(found.model_dump()))
