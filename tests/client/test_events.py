@@ -12,6 +12,7 @@ import pytest
 from tests.client.conftest import JOB, Recorder, ok
 from warploom import errors
 from warploom.client.events import Decoder
+from warploom.records import Event
 
 Maker = Callable[..., Any]
 
@@ -86,6 +87,6 @@ def test_gives_up_and_passes_errors_on(client_of: Maker) -> None:
 
 
 def test_unreadable_events_are_passed_over() -> None:
-    decoder = Decoder()
+    decoder = Decoder(Event)
     lines = ["data: {broken", "", *frame(1).splitlines(), "", "data: {}", "", *frame(2).splitlines(), ""]
     assert [event.id for line in lines if (event := decoder.feed(line))] == ["1-0", "2-0"]

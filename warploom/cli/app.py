@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from warploom import __version__
-from warploom.cli import adaptations, catalog, demo, jobs, local, models, records, reproduce, service, stack, sweeps
+from warploom.cli import (
+    adaptations,
+    catalog,
+    demo,
+    history,
+    jobs,
+    local,
+    models,
+    records,
+    reproduce,
+    service,
+    stack,
+    sweeps,
+)
 from warploom.cli.output import Session, errors, one_line
 from warploom.errors import WarploomError
 
@@ -61,7 +74,7 @@ def root(
     ctx.obj = Session(url)
 
 
-for module in (stack, jobs, records, models, adaptations, sweeps, local, reproduce, catalog, demo, service):
+for module in (stack, jobs, records, history, models, adaptations, sweeps, local, reproduce, catalog, demo, service):
     module.register(app)
 
 

@@ -169,7 +169,7 @@ def _show(job: Job) -> None:
         ("round", f"{job.progress.meta_step}/{job.progress.total}"),
         ("tasks done", job.progress.tasks_done),
         *((name, shown(value)) for name, value in sorted(job.progress.metrics.items())),
-        *((f"metadata {name}", value) for name, value in sorted(getattr(job, "metadata", {}).items())),
+        *((f"metadata {name}", value) for name, value in sorted(job.metadata.items())),
         *((name, job.spec.get(name, {}).get("name")) for name in ("algorithm", "task", "model") if job.spec),
     ]
     if job.error is not None:

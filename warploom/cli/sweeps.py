@@ -16,7 +16,7 @@ from warploom.records import FINAL_STATES, SUCCEEDED
 
 if TYPE_CHECKING:
     from warploom.client import Client
-    from warploom.records import Sweep
+    from warploom.client.handles import Sweep
 
 POLL_S = 2.0
 

@@ -65,6 +65,11 @@ class JobHelpers(Owner):
     events = of_id(stream(jobs.follow))
     history = of_id(listing(jobs.history))
     metrics = of_id(operation(jobs.metrics))
+    logs = of_id(operation(jobs.logs))
+    follow_logs = of_id(stream(jobs.follow_logs))
+    checkpoints = of_id(operation(jobs.checkpoints))
+    download_checkpoint = of_id(operation(jobs.download_checkpoint))
+    lineage = of_id(operation(jobs.lineage))
     note = of_id(job(jobs.note))
 
 

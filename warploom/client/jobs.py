@@ -7,10 +7,21 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import Any, TypeVar
 
 from warploom.client import events
-from warploom.client.calls import Call, create, document, filters, get, part, patch, post
+from warploom.client.calls import Call, content, create, document, filters, get, given, part, patch, post
 from warploom.client.core import Core
 from warploom.errors import TimedOut, Unavailable
-from warploom.records import FINAL_STATES, DryRun, Event, Job, Metrics, Page, Sweep
+from warploom.records import (
+    FINAL_STATES,
+    CheckpointInfo,
+    DryRun,
+    Event,
+    Job,
+    Lineage,
+    LogLine,
+    Metrics,
+    Page,
+    Sweep,
+)
 from warploom.spec import JobSpec
 
 LastingT = TypeVar("LastingT", Job, Sweep)
@@ -85,11 +96,46 @@ def cancel(id: str) -> Call[Job]:
 
 def follow(core: Core, id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
     """The job's events as they happen, until the last; reconnects by itself and misses none."""
+    return events.follow(core, Event, _path(id, "/events"), after, lambda: _ended(core, id))
 
-    async def ended() -> bool:
-        return (await core.do(one(id))).state in FINAL_STATES
 
-    return events.follow(core, _path(id, "/events"), after, ended)
+def follow_logs(
+    core: Core, id: str, tail: int = 100, worker: str | None = None, level: str | None = None
+) -> AsyncGenerator[LogLine, None]:
+    """The last lines of the job's log and then more as they come, until the job is over.
+
+    Args:
+        core, id: the job.
+        tail: how many lines that are there to begin with.
+        worker: only those of this worker (`rollout-0`).
+        level: only those of this level or above (`warning`).
+    """
+    wanted = given(tail=tail, worker=worker, level=level)
+    return events.follow(core, LogLine, _path(id, "/logs"), None, lambda: _ended(core, id), **wanted)
+
+
+async def _ended(core: Core, id: str) -> bool:
+    return (await core.do(one(id))).state in FINAL_STATES
+
+
+def logs(id: str, tail: int = 100, worker: str | None = None, level: str | None = None) -> Call[Page[LogLine]]:
+    """The last lines of the job's log, oldest first; all else as for `follow_logs`."""
+    return get(_path(id, "/logs"), Page[LogLine], tail=tail, worker=worker, level=level)
+
+
+async def checkpoints(core: Core, id: str) -> list[CheckpointInfo]:
+    """The checkpoints that are stored, oldest first: the newest few and the best."""
+    return (await core.do(get(_path(id, "/checkpoints"), Page[CheckpointInfo]))).data
+
+
+def download_checkpoint(id: str, step: int) -> Call[bytes]:
+    """A checkpoint's meta-state as safetensors bytes (`p/<name>`, `s/<name>`), checked."""
+    return content(_path(id, f"/checkpoints/{int(step)}/weights"), f"the checkpoint {step} of {id}")
+
+
+def lineage(id: str) -> Call[Lineage]:
+    """Where the job comes from and what ran it: enough to do it again."""
+    return get(_path(id, "/lineage"), Lineage)
 
 
 def history(id: str, limit: int = 100, after: str | None = None) -> Call[Page[Event]]:

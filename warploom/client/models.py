@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from warploom.client.calls import NPZ, Call, content, delete, filters, get, given, npz, part, patch, post
+from warploom.client.calls import NPZ, Call, content, delete, filters, get, given, npz, part, patch, plain, post, put
 from warploom.client.core import Core
 from warploom.records import Adaptation, Model, Page, Prediction
 
@@ -40,17 +40,47 @@ async def listing(core: Core) -> list[Model]:
 
 def note(name: str, metadata: Mapping[str, str | None]) -> Call[Model]:
     """Set pairs of a model's metadata, or remove them with None; the others stay."""
-    return patch(f"/v1/models/{part(name)}", Model, {"metadata": dict(metadata)})
+    return patch(_path(name), Model, {"metadata": dict(metadata)})
 
 
 def one(name: str, version: int | None = None) -> Call[Model]:
-    """One model; the latest version unless given."""
-    return get(f"/v1/models/{part(name)}", Model, version=version)
+    """One model; the latest version unless given, also as `name@version` or `name@alias`."""
+    return get(_path(name, version), Model)
+
+
+async def versions(core: Core, name: str) -> list[Model]:
+    """All versions of a model, oldest first."""
+    path = f"{_path(name)}/versions"
+    found = await core.do(get(path, Page[Model], limit=1000))
+    models = found.data
+    while found.has_more and found.data:
+        found = await core.do(get(path, Page[Model], limit=1000, after=models[-1].version))
+        models = models + found.data
+    return models
+
+
+def aliases(name: str) -> Call[dict[str, Any]]:
+    """The versions that a model's aliases stand for."""
+    return plain(f"{_path(name)}/aliases")
+
+
+def set_alias(name: str, alias: str, version: int) -> Call[Model]:
+    """Make an alias, or move it: forwards to a new version, or back."""
+    return put(f"{_path(name)}/aliases/{part(alias)}", Model, {"version": version})
+
+
+def delete_alias(name: str, alias: str) -> Call[None]:
+    """Forget an alias; `latest` then stands for the newest version again."""
+    return delete(f"{_path(name)}/aliases/{part(alias)}")
 
 
 def download(name: str, version: int | None = None) -> Call[bytes]:
     """The model's weights as safetensors bytes, checked against the service's checksum."""
-    return content(f"/v1/models/{part(name)}/weights", f"the file of model {name!r}", version=version)
+    return content(f"{_path(name, version)}/weights", f"the file of model {name!r}")
+
+
+def _path(name: str, version: int | None = None) -> str:
+    return f"/v1/models/{part(name)}" + ("" if version is None else f"/versions/{int(version)}")
 
 
 async def download_model(core: Core, name: str, version: int | None = None) -> LocalModel:
