@@ -80,6 +80,13 @@ class _Work(Collector):
         pending = GaugeMetricFamily("warploom_adaptations_pending", "Adaptation requests without an answer")
         pending.add_metric([], services.queue.pending())
         yield pending
+        books = services.queue.books()
+        kept = GaugeMetricFamily("warploom_adaptations_kept_bytes", "Adapted parameters that are kept")
+        kept.add_metric([], books["bytes"])
+        yield kept
+        dropped = GaugeMetricFamily("warploom_adaptations_dropped", "Adapted models that made room before their time")
+        dropped.add_metric([], books["dropped"])
+        yield dropped
         alive = GaugeMetricFamily("warploom_parts_alive", "Live parts of the service", labels=["role"])
         for role, count in services.fleet.alive().items():
             alive.add_metric([role], count)

@@ -69,7 +69,10 @@ class Settings(BaseSettings):
         ge=1,
         description="rollouts, trials and Ray Train learners that an own Ray runs at once; null: cores, at least 16",
     )
-    adapters: int = Field(1, ge=0, le=1024, description="adapter actors")
+    adapters: int = Field(1, ge=0, le=1024, description="adapter actors; the least when adapters_most is larger")
+    adapters_most: int | None = Field(
+        None, ge=0, le=1024, description="adapter actors while many requests wait; null: always as many as adapters"
+    )
     jobs_at_once: int = Field(4, ge=1, le=1024, description="jobs and sweeps that one supervisor runs at a time")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False

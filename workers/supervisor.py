@@ -20,6 +20,7 @@ from workers import placement
 from workers.adapter import Adapter
 from workers.context import shipped
 from workers.run import JobRun
+from workers.scaling import Scale
 from workers.sweep import SweepRun
 
 log = structlog.get_logger()
@@ -49,6 +50,8 @@ class Supervisor:
         self._threads: list[threading.Thread] = []
         self._adapters: dict[str, tuple[Any, Any]] = {}
         self._born = 0
+        most = settings.adapters if settings.adapters_most is None else settings.adapters_most
+        self._scale = Scale(settings.adapters, most, each=2 * settings.adapt_batch)
 
     def run(self) -> None:
         """Until `stopping` is set.
@@ -97,7 +100,12 @@ class Supervisor:
             except Exception as error:
                 log.warning("adapter lost", adapter=name, reason=str(error))
             self._queue.release(name)
-        while len(self._adapters) < self._settings.adapters:
+        wanted = self._scale.wanted(self._queue.pending(), time.monotonic())
+        while len(self._adapters) > wanted:
+            name, (actor, _) = self._adapters.popitem()
+            placement.kill(actor)
+            self._queue.release(name)
+        while len(self._adapters) < wanted:
             name = f"{self._name}-{self._born}"
             self._born += 1
             actor = placement.start_actor(Adapter, shipped(self._settings), name, cpus=0.0)
