@@ -7,12 +7,15 @@ few headers that matter costs a tenth of it. `Load.generator_ms` says what it di
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+_seeds = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Target:
         url: of the service.
         key: its API key.
         path: of the route.
-        bodies: JSON documents; each request gets a seed of its own, so that no two are equal.
+        bodies: JSON documents; each request gets a seed that no other ever had, so that none is answered from
+            what is kept.
     """
 
     def __init__(self, url: str, key: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
@@ -79,12 +83,10 @@ class Target:
             f"HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
         )
         self._path = path
-        self._seed = 0
 
     def request(self, task: int) -> bytes:
         """The bytes of a request for this task."""
-        self._seed += 1
-        body = self._bodies[task] + b', "seed": %d}' % self._seed
+        body = self._bodies[task] + b', "seed": %d}' % next(_seeds)
         return f"POST {self._path} {self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def look(self, path: str) -> bytes:
