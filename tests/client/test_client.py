@@ -99,6 +99,35 @@ def test_adapt_sends_npz_and_options(client_of: Maker) -> None:
     assert dict(request.url.params) == {"steps": "0", "lr": "0.5"}
 
 
+PENDING = {"id": "adapt_1", "status": "pending", "model": "m", "version": 1, "retry_in_seconds": 0.5}
+
+
+def test_what_takes_longer_is_asked_for_again(client_of: Maker) -> None:
+    recorder = Recorder(ok(PENDING, 202), ok(PENDING, 202), ok(ADAPTED), ok(PENDING, 202), ok(ADAPTED))
+    with client_of(recorder) as client:
+        assert client.adapt("m", [[1.0]], [0], deadline_s=9).losses == [1.0]
+        assert client.adaptation("adapt_1").id == "adapt_1"
+    assert [(r.method, r.url.path) for r in recorder.requests[:2]] == [
+        ("POST", "/v1/models/m/adapt"), ("GET", "/v1/adaptations/adapt_1"),
+    ]  # fmt: skip
+    assert recorder.pauses == [0.5] * 3
+    assert recorder.requests[0].headers["x-request-timeout"] == "9"
+    assert recorder.requests[0].headers["idempotency-key"]
+
+
+def test_several_tasks_in_one_call(client_of: Maker) -> None:
+    recorder = Recorder(ok({"data": [ADAPTED, PENDING]}, 202), ok(ADAPTED))
+    with client_of(recorder) as client:
+        assert len(client.adapt_many("m", [([[1.0]], [0]), ([[2.0]], [1], np.ones((1, 1)))], steps=2)) == 2
+    assert json.loads(recorder.requests[0].content) == {
+        "steps": 2,
+        "tasks": [
+            {"support": {"x": [[1.0]], "y": [0]}},
+            {"support": {"x": [[2.0]], "y": [1]}, "query": {"x": [[1.0]]}},
+        ],
+    }
+
+
 @pytest.mark.parametrize("bad", [[[1.0], [1.0, 2.0]], ["a"], [object()], [None]])
 def test_adapt_refuses_what_is_no_array(client_of: Maker, bad: Any) -> None:
     with client_of(Recorder(ok(ADAPTED))) as client, pytest.raises(errors.InvalidInput) as caught:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, held_out, percent, shown, size, table
 from warploom.errors import InvalidInput
@@ -174,6 +175,8 @@ def _report(adapted: Adaptation) -> None:
     accuracy = adapted.support_accuracy
     told = "" if accuracy is None else f", support accuracy {percent(accuracy)}"
     console.print(f"support loss {losses}{told}", highlight=False)
+    for line in adapted.warnings:
+        console.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
     console.print(
         f"kept as [bold]{adapted.id}[/]; predict more with: warploom predict {adapted.id} --query FILE", highlight=False
     )

@@ -158,12 +158,13 @@ def npz(arrays: Mapping[str, ArrayLike | None]) -> bytes:
         InvalidInput: something is no array of numbers.
     """
     file = io.BytesIO()
-    known = {name: _numbers(name, value) for name, value in arrays.items() if value is not None}
+    known = {name: numbers(name, value) for name, value in arrays.items() if value is not None}
     np.savez(file, **known)  # type: ignore[arg-type]
     return file.getvalue()
 
 
-def _numbers(name: str, value: ArrayLike) -> NDArray[Any]:
+def numbers(name: str, value: ArrayLike) -> NDArray[Any]:
+    """An array of numbers. Raises InvalidInput."""
     # Refused here because numpy would store anything else as a pickle.
     try:
         array = np.asarray(value)

@@ -55,6 +55,7 @@ class Operations(Owner):
     download = operation(model_plans.download)
     download_model = operation(model_plans.download_model)
     adapt = handles.adaptation(model_plans.adapt)
+    adapt_many = handles.adaptations(model_plans.adapt_many)
     adaptation = handles.adaptation(model_plans.adaptation)
     adapted_weights = operation(model_plans.adapted_weights)
     forget = operation(model_plans.forget)

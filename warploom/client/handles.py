@@ -49,8 +49,17 @@ def sweep_listing(plan: Callable[P, Call[records.Page[records.Sweep]]]) -> Listi
     return Listing(plan)
 
 
-def adaptation(plan: Callable[P, Call[records.Adaptation]]) -> Operation[P, Adaptation, AsyncAdaptation]:
+def adaptation(
+    plan: Callable[Concatenate[Core, P], Coroutine[Any, Any, records.Adaptation]],
+) -> Operation[P, Adaptation, AsyncAdaptation]:
     """An operation that gives an adaptation."""
+    return Operation(plan)
+
+
+def adaptations(
+    plan: Callable[Concatenate[Core, P], Coroutine[Any, Any, list[records.Adaptation]]],
+) -> Operation[P, list[Adaptation], list[AsyncAdaptation]]:
+    """An operation that gives several adaptations."""
     return Operation(plan)
 
 
@@ -147,6 +156,8 @@ ASYNC_KINDS: Kinds = {records.Job: AsyncJob, records.Sweep: AsyncSweep, records.
 
 def bind(result: Any, core: Core, kinds: Kinds) -> Any:
     """A record with its helpers; what has none as it is."""
+    if isinstance(result, list):
+        return [bind(item, core, kinds) for item in result]
     kind = kinds.get(type(result))
     if kind is None:
         return result
