@@ -16,13 +16,13 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from service.bulk import BulkParser
 from service.settings import Settings
 from warploom.errors import Unavailable
 
 POLL_S = 0.1
 # Errors of a server that will be well again: its disk is full, it loads its data, it changes roles, a script runs long.
 PASSING = ("MISCONF ", "LOADING ", "READONLY ", "MASTERDOWN ", "BUSY ")
-PIECE_BYTES = 2**20  # redis-py parses one large reply slower than several of this size
 
 
 class RoleClient(redis.Redis):
@@ -61,14 +61,9 @@ class RoleClient(redis.Redis):
             raise
 
     def get_large(self, key: str) -> bytes | None:
-        """The string at `key`, read in pieces; None when it is absent or changed its size in between."""
-        size = int(self.execute_command("STRLEN", key))
-        pieces = [
-            self.execute_command("GETRANGE", key, start, min(start + PIECE_BYTES, size) - 1)
-            for start in range(0, size, PIECE_BYTES)
-        ]
-        value = b"".join(pieces)
-        return value if size and len(value) == size else None
+        """The string at `key`; None when it is absent."""
+        value: bytes | None = self.execute_command("GET", key)
+        return value
 
     def get_many(self, keys: list[str], *, batch: int = 16) -> list[bytes] | None:
         """The strings at `keys`, in order and in batches; None when one is absent."""
@@ -124,7 +119,9 @@ def connect(settings: Settings, *, wait_s: float = 30.0) -> Connections:
 def _client(role: str, url: str) -> RoleClient:
     retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), 3)
     broken = [RedisConnectionError, RedisTimeoutError]
-    client = RoleClient.from_url(url, retry=retry, retry_on_error=broken, **client_options())
+    client = RoleClient.from_url(
+        url, retry=retry, retry_on_error=broken, parser_class=BulkParser, **client_options(url)
+    )
     assert isinstance(client, RoleClient)
     client.label = role
     client.shown_url = without_password(url)
@@ -152,16 +149,19 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{name}:***@{host}"))
 
 
-def client_options() -> dict[str, Any]:
+def client_options(url: str) -> dict[str, Any]:
     """Options that every client of ours uses, synchronous or `redis.asyncio`.
 
     A blocking command must ask for less than `socket_timeout` seconds at a time.
+
+    Args:
+        url: the server's; on a Unix socket (`unix:///path`) there is no network to look after.
     """
+    network = {"socket_connect_timeout": 5.0, "socket_keepalive": True}
     return {
         "decode_responses": False,
         "protocol": 2,  # one reply shape for every server version that we support
         "health_check_interval": 15,
         "socket_timeout": 10.0,
-        "socket_connect_timeout": 5.0,
-        "socket_keepalive": True,
+        **({} if url.startswith("unix:") else network),
     }

@@ -30,6 +30,7 @@ Replay server (keys of one job share a hash tag)
 | wl:replay:{id}:claims   | zset   | replay               | 7 days *  | claimed units by end of lease (ms)        |
 | wl:replay:{id}:owners   | hash   | replay               | 7 days *  | claimed unit -> worker                    |
 | wl:replay:{id}:c:<u>:<p>| string | replay               | 7 days    | part p of unit u                          |
+| wl:replay:{id}:w:<t>    | string | replay               | 1 minute  | a chunk on its way to its place           |
 | wl:replay:{id}:m:<v>    | string | replay               | 7 days    | meta-state of version v                   |
 | wl:adapt:requests       | stream | adaptations          | permanent | waiting requests; entries leave on answer |
 | wl:adapt:payload:<id>   | string | adaptations          | deadline  | model, newline, the request's blob        |
@@ -55,6 +56,7 @@ from service.tenancy import DEFAULT_TENANT
 
 REPLAY_TTL_S = 7 * 86400
 LOG_TTL_S = 7 * 86400
+SENT_TTL_S = 60
 REPLY_TTL_S = 600
 BOOKS_TTL_S = 7 * 86400
 FLEET_TTL_S = 86400

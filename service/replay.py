@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import secrets
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from service import keys
@@ -17,12 +20,14 @@ from warploom.replay import (
     ReplayStats,
     Unit,
     UnitClaim,
-    check_chunk,
+    check_unit,
     not_current,
     other_parts,
 )
 
 TRIES = 20  # of a read that others change in between
+
+SENT_BYTES = 8 * 2**20
 
 _scripts = {
     name: Script(f"replay_{name}", "_replay.lua")
@@ -57,6 +62,7 @@ class RedisReplay:
         self._generation = generation
         self._plan = plan
         self._clock = clock
+        self._token, self._numbers = secrets.token_hex(6), itertools.count()
         parts = ("state", "units", "ready", "claims", "owners")
         self._keys = [keys.fence(job_id), *(keys.replay(job_id, part) for part in parts)]
         self._prefixes = (keys.replay(job_id, "c:"), keys.replay(job_id, "m:"))
@@ -106,13 +112,27 @@ class RedisReplay:
 
     def append(self, chunk: Chunk) -> Appended:
         """See `Replay.append`."""
+        return self.extend([chunk])[0]
+
+    def extend(self, chunks: Sequence[Chunk]) -> list[Appended]:
+        """See `Replay.extend`; chunks of up to `SENT_BYTES` together travel in one round trip."""
         plan = self._plan
-        check_chunk(chunk, plan)
-        what = (chunk.unit, chunk.part, chunk.parts, chunk.version, chunk.blob)
-        word, *detail = self._run("append", *what, plan.max_bytes, plan.mode, plan.max_staleness)
-        if word == "mismatch":
-            raise other_parts(chunk, int(detail[0]))
-        return cast(Appended, "duplicate" if word == "lost" else word)
+        check_unit(chunks, plan)
+        answers: list[Appended] = []
+        for group in _groups(chunks):
+            sent = [keys.replay(self._job, f"w:{self._token}:{next(self._numbers)}") for _ in group]
+            first = [("SET", key, c.blob, "EX", keys.SENT_TTL_S) for key, c in zip(sent, group, strict=True)]
+            parts = [value for key, c in zip(sent, group, strict=True) for value in (c.part, key)]
+            one = group[0]
+            own = (one.unit, one.parts, one.version, plan.max_bytes, plan.mode, plan.max_staleness, *parts)
+            said = _scripts["append"].after(self._client, first, self._keys, (*self._shared(), *own))
+            word, *words = self._said(said)
+            if word == "mismatch":
+                raise other_parts(one, int(words[0]))
+            answers += ["duplicate"] * len(group) if word == "lost" else [cast(Appended, w.decode()) for w in words]
+            if answers[-1] == "wait":
+                break
+        return answers
 
     def take_round(self, version: int) -> list[Unit] | None:
         """See `Replay.take_round`."""
@@ -184,8 +204,13 @@ class RedisReplay:
         return [Unit(unit, version, [next(blobs) for _ in range(parts)]) for unit, version, parts in units]
 
     def _run(self, name: str, *own: str | bytes | int | float) -> list[Any]:
-        shared = (clock_arg(self._clock), self._generation, keys.REPLAY_TTL_S, *self._prefixes)
-        word, *detail = _scripts[name](self._client, self._keys, (*shared, *own))
+        return self._said(_scripts[name](self._client, self._keys, (*self._shared(), *own)))
+
+    def _shared(self) -> tuple[str | int, ...]:
+        return (clock_arg(self._clock), self._generation, keys.REPLAY_TTL_S, *self._prefixes)
+
+    def _said(self, reply: list[Any]) -> list[Any]:
+        word, *detail = reply
         if word == b"fenced":
             raise Fenced(
                 f"generation {self._generation} of {self._job} was replaced: its replay belongs to a newer one",
@@ -201,3 +226,17 @@ class RedisReplay:
                 f"the replay server holds no buffer of generation {self._generation} of {self._job}: reset it, then "
                 "publish the current version"
             )
+
+
+def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks that travel together."""
+    group: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        if group and size + len(chunk.blob) > SENT_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(chunk)
+        size += len(chunk.blob)
+    if group:
+        yield group

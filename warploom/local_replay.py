@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from warploom.errors import Unavailable
@@ -19,6 +19,7 @@ from warploom.replay import (
     Unit,
     UnitClaim,
     check_chunk,
+    check_unit,
     not_current,
     other_parts,
 )
@@ -153,6 +154,17 @@ class LocalReplay:
                 del self._claims[chunk.unit]
                 self._counts["inserted"] += 1
             return "accepted"
+
+    def extend(self, chunks: Sequence[Chunk]) -> list[Appended]:
+        """See `Replay.extend`."""
+        check_unit(chunks, self._plan)
+        answers: list[Appended] = []
+        with self._lock:
+            for chunk in chunks:
+                answers.append(self.append(chunk))
+                if answers[-1] == "wait":
+                    break
+        return answers
 
     def _wanted(self, chunk: Chunk) -> bool:
         plan, entry = self._plan, self._units.get(chunk.unit)

@@ -23,6 +23,7 @@ s < 1 every sample also discards the oldest units, so that ⌊sampled/s⌋ units
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -292,6 +293,18 @@ class Replay(Protocol):
         """
         ...
 
+    def extend(self, chunks: Sequence[Chunk]) -> list[Appended]:
+        """`append` for several chunks of one unit and version, in order and with fewer round trips.
+
+        Returns:
+            What `append` would say of each; after a "wait" the rest was not tried, so that the list may be shorter.
+
+        Raises:
+            InvalidInput: as `append`, or the chunks are not of one unit.
+            Fenced: a newer generation owns the job.
+        """
+        ...
+
     def take_round(self, version: int) -> list[Unit] | None:
         """Sync: all units of round `version`, in unit order; None while any is incomplete.
 
@@ -359,6 +372,18 @@ def check_chunk(chunk: Chunk, plan: ReplayPlan) -> None:
             rule=f"at most {plan.max_bytes} bytes",
             value=len(chunk.blob),
         )
+
+
+def check_unit(chunks: Sequence[Chunk], plan: ReplayPlan) -> None:
+    """Refuse chunks that are not of one unit, or one that could never be stored.
+
+    Raises:
+        InvalidInput: with the member at fault.
+    """
+    if len({(chunk.unit, chunk.parts, chunk.version) for chunk in chunks}) > 1:
+        raise InvalidInput("chunks of several units or versions", field="chunks", rule="of one unit and version")
+    for chunk in chunks:
+        check_chunk(chunk, plan)
 
 
 def not_current(version: int, current: int) -> Conflict:

@@ -96,10 +96,10 @@ class RolloutLoop:
 
     def _store(self) -> bool:
         """Append pending chunks until the buffer says wait."""
-        while self._pending:
-            if self._replay.append(self._pending[0]) == "wait":
-                return False
-            self._pending.pop(0)
+        answers = self._replay.extend(self._pending)
+        self._pending = self._pending[sum(answer != "wait" for answer in answers) :]
+        if self._pending:
+            return False
         self.units_done += 1
         self.unit = None
         return True

@@ -55,6 +55,20 @@ class Script:
                     raise result
         return found
 
+    def after(
+        self, client: RoleClient, first: Sequence[Sequence[Any]], keys: Sequence[str], args: Sequence[Arg]
+    ) -> Any:
+        """Run the commands `first`, whose failures are not looked at, and then this script, in one round trip."""
+        with client.translated(), client.pipeline(transaction=False) as pipe:
+            for command in (*first, self.command(keys, args)):
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+            answer = pipe.execute(raise_on_error=False)[-1]
+            if not isinstance(answer, Exception):
+                return answer
+            if not isinstance(answer, NoScriptError):
+                raise answer
+        return self(client, keys, args)
+
     def __call__(self, client: RoleClient, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Run it on `client`."""
         rest = (len(keys), *keys, *args)

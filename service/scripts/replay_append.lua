@@ -1,60 +1,81 @@
--- Store one chunk of a claimed unit.
--- KEYS, ARGV 1-5: see _replay.lua. ARGV: 6 unit, 7 part, 8 parts, 9 version, 10 blob, 11 byte budget, 12 mode,
---       13 max staleness
--- Returns {'accepted'}, {'duplicate'}, {'wait'}, {'mismatch', parts}, {'fenced'}, {'lost'}.
-local refused = guard()
-if refused then return { refused } end
-local unit, part, parts, version, blob = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
-local current, entry = number('version'), read_unit(unit)
+-- Store chunks of a claimed unit. Each was sent before, to a key of its own, and is only renamed: a script that takes
+-- the bytes as an argument copies them twice.
+-- KEYS, ARGV 1-5: see _replay.lua. ARGV: 6 unit, 7 parts, 8 version, 9 byte budget, 10 mode, 11 max staleness,
+--       12… part, key of the chunk that was sent
+-- Returns {'ok', 'accepted' | 'duplicate' | 'wait' for each…} (a wait is the last that was tried),
+-- {'mismatch', parts}, {'fenced'}, {'lost'}.
+local unit, parts, version = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local entry, claimed, current, changed
 
-local function duplicate()
-  count('duplicates')
-  return { 'duplicate' }
-end
+-- Not there: the server had no memory for it (and has none for a count), or it took a minute to come here.
+local function arrived(sent, size) return size > 0 or redis.call('EXISTS', sent) == 1 end
 
--- No claim: complete, round over, or given out before a reset. A version from the future: from before a reset.
-if not redis.call('ZSCORE', CLAIMS, unit) or version > current then return duplicate() end
-if ARGV[12] == 'sync' then
-  if version ~= current then return duplicate() end
-elseif current - version > tonumber(ARGV[13]) then
+-- Whether the unit may grow. No claim: complete, round over, or given out before a reset. A version from the future:
+-- from before a reset.
+local function wanted()
+  if not claimed or version > current or (entry and version < entry.version) then return false end
+  if ARGV[10] == 'sync' then return version == current end
+  if current - version <= tonumber(ARGV[11]) then return true end
   -- Too old already: whoever is at it need not go on, and the limiter lets another unit take its place.
-  if entry and entry.version > version then return duplicate() end
   if entry then drop_unit(unit, entry) end
   drop_claim(unit)
+  claimed, entry = false, nil
   give_back(1)
-  return duplicate()
+  return false
 end
-if entry then
-  if version < entry.version then return duplicate() end
-  if version > entry.version then
+
+local function store(part, sent)
+  local size = redis.call('STRLEN', sent)
+  if not arrived(sent, size) then return 'wait' end
+  if not wanted() then return 'duplicate' end
+  if entry and version > entry.version then
     drop_unit(unit, entry)
     entry = nil
-  elseif parts ~= entry.parts then
+  end
+  local place = chunk_prefix .. unit .. ':' .. part
+  if entry and redis.call('EXISTS', place) == 1 then return 'duplicate' end
+  if number('bytes') + size > tonumber(ARGV[9]) then
+    count('waits')
+    return 'wait'
+  end
+  redis.call('RENAME', sent, place)
+  redis.call('EXPIRE', place, ttl)
+  entry = entry or { version = version, parts = parts, got = 0, bytes = 0, uses = 0 }
+  entry.got = entry.got + 1
+  entry.bytes = entry.bytes + size
+  count('bytes', size)
+  changed = true
+  if entry.got == entry.parts then
+    redis.call('ZADD', READY, unit, unit)
+    drop_claim(unit)
+    claimed = false
+    count('inserted')
+  end
+  return 'accepted'
+end
+
+local function append()
+  local refused = guard()
+  if refused then return { refused } end
+  current, entry, claimed = number('version'), read_unit(unit), redis.call('ZSCORE', CLAIMS, unit)
+  if claimed and entry and entry.version == version and entry.parts ~= parts then
     count('rejected')
     return { 'mismatch', whole(entry.parts) }
-  elseif redis.call('EXISTS', chunk_prefix .. unit .. ':' .. part) == 1 then
-    return duplicate()
   end
+  local reply = { 'ok' }
+  for i = 12, #ARGV, 2 do
+    local word = store(ARGV[i], ARGV[i + 1])
+    reply[#reply + 1] = word
+    if word == 'duplicate' then count('duplicates') end
+    if word == 'wait' then break end
+  end
+  if changed and entry then write_unit(unit, entry) end
+  if changed then renew_lifetimes() end
+  return reply
 end
-if number('bytes') + #blob > tonumber(ARGV[11]) then
-  count('waits')
-  return { 'wait' }
+
+local reply = append()
+for i = 12, #ARGV, 2 do
+  if reply[(i - 12) / 2 + 2] ~= 'accepted' or reply[1] ~= 'ok' then redis.call('UNLINK', ARGV[i + 1]) end
 end
--- The first growing write: on a full server it fails before anything changed.
-local stored = redis.pcall('SET', chunk_prefix .. unit .. ':' .. part, blob, 'EX', ttl)
-if stored.err then
-  if string.find(stored.err, 'OOM', 1, true) then return { 'wait' } end
-  return stored
-end
-entry = entry or { version = version, parts = parts, got = 0, bytes = 0, uses = 0 }
-entry.got = entry.got + 1
-entry.bytes = entry.bytes + #blob
-write_unit(unit, entry)
-count('bytes', #blob)
-if entry.got == entry.parts then
-  redis.call('ZADD', READY, unit, unit)
-  drop_claim(unit)
-  count('inserted')
-end
-renew_lifetimes()
-return { 'accepted' }
+return reply

@@ -46,9 +46,9 @@ def blob(unit: int, part: int, version: int) -> bytes:
 
 
 def fill(replay: Replay, unit: int, version: int, parts: int = 1) -> list[str]:
-    return [
-        replay.append(Chunk(unit, part, parts, version, blob(unit, part, version))) for part in reversed(range(parts))
-    ]
+    return list(
+        replay.extend([Chunk(unit, part, parts, version, blob(unit, part, version)) for part in reversed(range(parts))])
+    )
 
 
 def parts(units: list[Unit] | None) -> list[list[bytes]]:
@@ -162,6 +162,30 @@ def test_the_byte_budget_is_hard_and_a_refused_chunk_leaves_nothing(make: MakeRe
     assert replay.append(Chunk(1, 0, 1, 0, b"12345")) == "wait"
     assert (replay.stats().bytes, replay.stats().claims, replay.stats().waits) == (6, before.claims, 1)
     assert replay.append(Chunk(1, 0, 1, 0, b"1234")) == "accepted"
+
+
+def test_several_chunks_stop_at_the_first_that_must_wait(make: MakeReplay) -> None:
+    replay = make(plan(max_bytes=10))
+    claimed(replay)
+    whole = [Chunk(0, part, 3, 0, b"1234") for part in range(3)]
+    assert replay.extend(whole) == ["accepted", "accepted", "wait"]
+    assert replay.extend(whole) == ["duplicate", "duplicate", "wait"]
+    assert replay.stats().bytes == 8
+    with pytest.raises(InvalidInput, match="several units"):
+        replay.extend([Chunk(0, 0, 1, 0, b""), Chunk(1, 0, 1, 0, b"")])
+
+
+def test_large_units_travel_in_several_groups(connections: Connections) -> None:
+    replay = RedisReplay(connections, new_id("job"), 1, plan(max_bytes=2**30))
+    replay.reset(0)
+    replay.publish(0, b"meta")
+    claimed(replay)
+    whole = [Chunk(0, part, 5, 0, bytes([part]) * 3_000_000) for part in range(5)]
+    assert replay.extend(whole) == ["accepted"] * 5
+    fill(replay, 1, 0)
+    assert parts(replay.take_round(0))[0] == [chunk.blob for chunk in whole]
+    replay.close()
+    assert connections.replay.dbsize() == 0, "nothing stays where chunks were sent"
 
 
 def test_reset_drops_everything_and_starts_at_the_version(make: MakeReplay) -> None:

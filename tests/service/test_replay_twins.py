@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -85,7 +86,10 @@ class Twins(RuleBasedStateMachine):
         part = data.draw(st.integers(0, parts - 1))
         version = data.draw(st.integers(max(0, self.held[unit] - 1), self.version + 1))
         before = self.local.stats()
-        said = self.both("append", Chunk(unit, part, parts, version, bytes([unit % 256]) * size))
+        chunk = Chunk(unit, part, parts, version, bytes([unit % 256]) * size)
+        whole = [chunk] if data.draw(st.booleans()) else [replace(chunk, part=i) for i in range(parts)]
+        answers = self.both("extend", whole)
+        said = answers[-1] if isinstance(answers, list) else answers
         after = self.local.stats()
         if said == "accepted" and after.inserted > before.inserted:
             assert unit not in self.completed
