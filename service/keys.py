@@ -25,7 +25,7 @@ Replay server (keys of one job share a hash tag)
 | wl:logs:{id}            | stream | logs                 | 7 days *  | lines of workers, capped near 5000        |
 | wl:fence:{id}           | string | jobs, replay         | 7 days *  | generation that may write                 |
 | wl:replay:{id}:state    | hash   | replay               | 7 days *  | generation, version, numbering, counters  |
-| wl:replay:{id}:units    | hash   | replay               | 7 days *  | unit -> version parts got bytes uses      |
+| wl:replay:{id}:units    | hash   | replay               | 7 days *  | unit -> entry (scripts/_replay.lua)       |
 | wl:replay:{id}:ready    | zset   | replay               | 7 days *  | complete units by number                  |
 | wl:replay:{id}:claims   | zset   | replay               | 7 days *  | claimed units by end of lease (ms)        |
 | wl:replay:{id}:owners   | hash   | replay               | 7 days *  | claimed unit -> worker                    |

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import random
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from service import keys
@@ -24,6 +24,7 @@ from warploom.replay import (
     not_current,
     other_parts,
 )
+from warploom.samplers import Pick, Stored, choose
 
 TRIES = 20  # of a read that others change in between
 
@@ -124,7 +125,16 @@ class RedisReplay:
             first = [("SET", key, c.blob, "EX", keys.SENT_TTL_S) for key, c in zip(sent, group, strict=True)]
             parts = [value for key, c in zip(sent, group, strict=True) for value in (c.part, key)]
             one = group[0]
-            own = (one.unit, one.parts, one.version, plan.max_bytes, plan.mode, plan.max_staleness, *parts)
+            own = (
+                one.unit,
+                one.parts,
+                one.version,
+                plan.max_bytes,
+                plan.mode,
+                plan.max_staleness,
+                repr(one.priority),
+                *parts,
+            )
             said = _scripts["append"].after(self._client, first, self._keys, (*self._shared(), *own))
             word, *words = self._said(said)
             if word == "mismatch":
@@ -156,14 +166,17 @@ class RedisReplay:
             self._need_buffer(word)
             if word == "none":
                 return None
-            numbers = [int(value) for value in flat]
-            stored = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
-            chosen = random.Random(seed).sample(stored, n)  # noqa: S311
-            units = self._read(chosen)
-            counted = [value for unit, version, _ in chosen for value in (unit, version, plan.uses(unit))]
-            if units is not None and self._run("commit", rate, *counted)[0] == "ok":
-                return units
+            version, epoch, stored = int(flat[0]), int(flat[1]), _stored(flat[2:])
+            picks, epoch = choose(plan.sampler, stored, n, seed=seed, version=version, epoch=epoch)
+            units = self._read([(pick.stored.unit, pick.stored.version, pick.stored.parts) for pick in picks])
+            counted = [value for pick in picks for value in self._counted(pick)]
+            if units is not None and self._run("commit", rate, int(plan.ages), epoch, *counted)[0] == "ok":
+                return [replace(unit, weight=pick.weight) for unit, pick in zip(units, picks, strict=True)]
         raise Unavailable(f"the replay of {self._job} changed faster than it could be sampled")
+
+    def _counted(self, pick: Pick) -> tuple[int, int, int, int]:
+        unit = pick.stored.unit
+        return unit, pick.stored.version, self._plan.cap(unit), pick.epoch
 
     def reject(self, unit: Unit) -> int:
         """See `Replay.reject`."""
@@ -240,3 +253,12 @@ def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         size += len(chunk.blob)
     if group:
         yield group
+
+
+def _stored(flat: Sequence[bytes]) -> list[Stored]:
+    """Units and their entries, as the scripts write them."""
+    found = []
+    for unit, entry in zip(flat[::2], flat[1::2], strict=True):
+        version, parts, _, _, uses, priority, epoch = entry.split(b" ")
+        found.append(Stored(int(unit), int(version), int(parts), int(uses), float(priority), int(epoch)))
+    return found

@@ -92,7 +92,7 @@ def learn_round(
     for batch in algorithm.minibatches(experiences, seed=round_seed):
         own = share(batch, rank, world)
         with job_code(f"the meta-gradient of round {state.meta.version}"):
-            gradient = algorithm.meta_gradient(state.meta, own, seed=round_seed) if own else Gradient({}, 0.0)
+            gradient = weighted_gradient(algorithm, state.meta, own, seed=round_seed)
         values = combine(gradient)
         if not values:
             continue
@@ -130,6 +130,29 @@ def _drop(state: LearnerState, max_bad: int) -> LearnerState:
 def _all_diverged(experiences: Sequence[Experience]) -> bool:
     """Whether no task of the round taught anything, because its numbers were not finite."""
     return bool(experiences) and all(experience.metrics.get("diverged") for experience in experiences)
+
+
+def weighted_gradient(
+    algorithm: Algorithm[Any], meta: MetaState, batch: Sequence[Experience], *, seed: int
+) -> Gradient:
+    """Σ w_i g_i / n over the n samples of a batch, where w_i is the weight of the experience that sample i is of."""
+    groups: dict[float, list[Experience]] = {}
+    for experience in batch:
+        groups.setdefault(experience.weight, []).append(experience)
+    found = [(weight, algorithm.meta_gradient(meta, own, seed=seed)) for weight, own in groups.items()]
+    if all(weight == 1.0 for weight, _ in found):
+        return found[0][1] if found else Gradient({}, 0.0)
+    found = [(weight, gradient) for weight, gradient in found if gradient.values]
+    count = sum(gradient.weight for _, gradient in found)
+    names = dict.fromkeys(name for _, gradient in found for name in gradient.values)
+    values = {
+        name: sum(
+            (weight * g.weight / count * g.values[name] for weight, g in found if name in g.values),
+            start=torch.zeros(()),
+        )
+        for name in names
+    }
+    return Gradient(values, count)
 
 
 def _finite(values: Mapping[str, torch.Tensor]) -> bool:

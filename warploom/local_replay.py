@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from warploom.errors import Unavailable
 from warploom.replay import (
@@ -23,6 +22,7 @@ from warploom.replay import (
     not_current,
     other_parts,
 )
+from warploom.samplers import Pick, Stored, choose
 
 
 @dataclass(slots=True)
@@ -30,7 +30,9 @@ class _Unit:
     version: int
     parts: int
     blobs: dict[int, bytes] = field(default_factory=dict)
+    priority: float = 1.0
     uses: int = 0
+    epoch: int = 0
 
     @property
     def complete(self) -> bool:
@@ -64,6 +66,7 @@ class LocalReplay:
         self._claims: dict[int, tuple[str, float]] = {}
         self._counts: Counter[str] = Counter()
         self._bad: Counter[int] = Counter()
+        self._epoch = 1
         self._returned = 0.0
 
     def reset(self, version: int) -> None:
@@ -148,7 +151,7 @@ class LocalReplay:
             if self._bytes() + len(chunk.blob) > self._plan.max_bytes:
                 self._counts["waits"] += 1
                 return "wait"
-            entry = self._units.setdefault(chunk.unit, _Unit(chunk.version, chunk.parts))
+            entry = self._units.setdefault(chunk.unit, _Unit(chunk.version, chunk.parts, priority=chunk.priority))
             entry.blobs[chunk.part] = chunk.blob
             if entry.complete:
                 del self._claims[chunk.unit]
@@ -216,25 +219,30 @@ class LocalReplay:
             ready = self._ready()
             if len(ready) < plan.need(n):
                 return None
-            chosen = random.Random(seed).sample(ready, n)  # noqa: S311
-            units = [self._read(unit) for unit in chosen]
-            self._count_sample(chosen)
+            stored = [self._stored(unit) for unit in ready]
+            picks, self._epoch = choose(plan.sampler, stored, n, seed=seed, version=self._version, epoch=self._epoch)
+            units = [replace(self._read(pick.stored.unit), weight=pick.weight) for pick in picks]
+            self._count_sample(picks)
             return units
 
-    def _count_sample(self, chosen: list[int]) -> None:
-        rate = self._plan.samples_per_insert
-        for unit in chosen:
-            self._units[unit].uses += 1
+    def _count_sample(self, picks: list[Pick]) -> None:
+        plan = self._plan
+        for pick in picks:
+            entry = self._units[pick.stored.unit]
+            entry.uses += 1
+            entry.epoch = pick.epoch
             self._counts["sampled"] += 1
-            if self._units[unit].uses >= self._plan.uses(unit):
-                del self._units[unit]
+            if entry.uses == plan.cap(pick.stored.unit):
+                del self._units[pick.stored.unit]
                 self._counts["left"] += 1
-        while rate < 1 and self._counts["left"] < math.floor(self._counts["sampled"] / rate + 1e-9):
-            ready = self._ready()
-            if not ready:
-                break
-            del self._units[ready[0]]
+        due = math.floor(self._counts["sampled"] / plan.samples_per_insert + 1e-9) if plan.ages else 0
+        for unit in self._ready()[: max(0, due - self._counts["left"])]:
+            del self._units[unit]
             self._counts["left"] += 1
+
+    def _stored(self, unit: int) -> Stored:
+        entry = self._units[unit]
+        return Stored(unit, entry.version, entry.parts, entry.uses, entry.priority, entry.epoch)
 
     def reject(self, unit: Unit) -> int:
         """See `Replay.reject`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warploom.replay import ReplayPlan
+from warploom.samplers import Sampler
 from warploom.spec import JobSpec
 
 
@@ -23,4 +24,12 @@ def plan_of(spec: JobSpec, *, lease_s: float = 30.0) -> ReplayPlan:
         max_staleness=spec.replay.max_staleness,
         lease_s=lease_s,
         max_rejections=spec.replay.max_rejections,
+        sampler=Sampler(
+            name=spec.replay.sampler,
+            priority_exponent=spec.replay.priority_exponent,
+            importance_exponent=spec.replay.importance_exponent,
+            uniform_share=spec.replay.uniform_share,
+            half_life=spec.replay.half_life,
+        ),
+        max_times_sampled=spec.replay.max_times_sampled,
     )

@@ -16,8 +16,14 @@ The limiter, applied before compute is spent (a claim is refused, never a finish
 U = units per round, s = samples per insert, outstanding = claimed + stored units, used = uses of the stored units,
 returned = the unused share (1 − uses/s) of the units that were dropped as stale, first = version₀ · U with version₀
 the version of the last reset. A sample of n units waits until need(n) = max(n, min_units, ⌈n/s⌉) complete units are
-stored. The unit with number u leaves after max(1, ⌊(u+1)·s⌋ − ⌊u·s⌋) uses, which is s on average for s ≥ 1; for
-s < 1 every sample also discards the oldest units, so that ⌊sampled/s⌋ units have left.
+stored. The unit with number u leaves after cap(u) uses:
+
+    uniform, fifo, consuming, without_replacement   max(1, ⌊(u+1)·s⌋ − ⌊u·s⌋), which is s on average for s ≥ 1
+    lifo, prioritized, fresh                        never by its uses
+    any, with max_times_sampled                     max_times_sampled
+
+Where uses alone do not make units leave at the rate of the samples (s < 1, and the last two lines), every sample also
+discards the oldest units, so that ⌊sampled/s⌋ units have left.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from warploom.errors import Conflict, InvalidInput
+from warploom.samplers import EVEN, UNIFORM, Sampler
 
 Appended = Literal["accepted", "duplicate", "wait"]
 
@@ -47,6 +54,8 @@ class ReplayPlan:
         max_staleness: async: versions that a stored unit may lag behind.
         lease_s: seconds after which a claim that was not renewed is handed out again.
         max_rejections: so many times may a unit turn out unreadable before the job fails.
+        sampler: async: which units a sample gets.
+        max_times_sampled: async: most uses of a unit; None for what the table above says.
 
     Raises:
         InvalidInput: a value out of range, or a plan in which both sides would wait for ever.
@@ -62,6 +71,8 @@ class ReplayPlan:
     max_staleness: int = 8
     lease_s: float = 30.0
     max_rejections: int = 3
+    sampler: Sampler = UNIFORM
+    max_times_sampled: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -83,6 +94,14 @@ class ReplayPlan:
             )
         if self.mode == "async":
             self._check_window()
+            self._check_sampler()
+        elif self.sampler.name != "uniform" or self.max_times_sampled is not None:
+            raise InvalidInput(
+                "a sync round uses every unit of its round once: samplers and max_times_sampled are for async mode",
+                field="/replay/sampler",
+                rule="uniform in sync mode",
+                value=self.sampler.name,
+            )
 
     def _check_window(self) -> None:
         lead = self.ahead * self.units_per_round
@@ -104,6 +123,17 @@ class ReplayPlan:
                 value=self.ahead,
             )
 
+    def _check_sampler(self) -> None:
+        most = 1 if self.sampler.name == "consuming" else self.max_times_sampled
+        if most is not None and most < self.samples_per_insert:
+            raise InvalidInput(
+                f"{self.samples_per_insert:g} samples per insert of units that leave after {most} uses: the learner "
+                "would use up what rollouts may insert, and both would wait for ever",
+                field="/replay/max_times_sampled",
+                rule=f"at least samples_per_insert = {self.samples_per_insert:g}",
+                value=most,
+            )
+
     def need(self, count: int) -> int:
         """Complete units that must be stored before a sample of `count` (async)."""
         return max(count, self.min_units, math.ceil(count / self.samples_per_insert - 1e-9))
@@ -112,6 +142,17 @@ class ReplayPlan:
         """How often this unit is used before it leaves (async)."""
         rate = self.samples_per_insert
         return max(1, math.floor((unit + 1) * rate + 1e-9) - math.floor(unit * rate + 1e-9))
+
+    def cap(self, unit: int) -> int:
+        """Uses after which this unit leaves; 0 for never (async)."""
+        if self.max_times_sampled is not None:
+            return self.max_times_sampled
+        return self.uses(unit) if self.sampler.name in EVEN else 0
+
+    @property
+    def ages(self) -> bool:
+        """Whether samples discard the oldest units (async)."""
+        return self.samples_per_insert < 1 or self.max_times_sampled is not None or self.sampler.name not in EVEN
 
     @property
     def window(self) -> int:
@@ -164,13 +205,17 @@ class UnitClaim:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Part number `part` of the `parts` blobs of `unit`, collected under meta `version`."""
+    """Part number `part` of the `parts` blobs of `unit`, collected under meta `version`.
+
+    `priority`, above 0, is the unit's for sampler `prioritized`; that of the part that is stored first counts.
+    """
 
     unit: int
     part: int
     parts: int
     version: int
     blob: bytes
+    priority: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +226,13 @@ class Unit:
         number: its running number.
         version: the meta version that it was collected under.
         parts: its chunks, in order.
+        weight: importance weight of its gradients, at most 1.
     """
 
     number: int
     version: int
     parts: list[bytes]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +365,7 @@ class Replay(Protocol):
         ...
 
     def sample(self, n: int, seed: int) -> list[Unit] | None:
-        """Async: `n` distinct complete units, chosen uniformly by `seed`; None while it must wait.
+        """Async: `n` distinct complete units, chosen by the plan's sampler and `seed`; None while it must wait.
 
         Units that lag more than `max_staleness` versions are dropped first.
 
@@ -365,6 +412,10 @@ def check_chunk(chunk: Chunk, plan: ReplayPlan) -> None:
         )
     if min(chunk.unit, chunk.version) < 0:
         raise InvalidInput("unit and version count from 0", field="unit", rule="at least 0", value=chunk.unit)
+    if not 0 < chunk.priority < math.inf:
+        raise InvalidInput(
+            f"priority {chunk.priority}", field="priority", rule="above 0 and finite", value=chunk.priority
+        )
     if len(chunk.blob) > plan.max_bytes:
         raise InvalidInput(
             f"a chunk of {len(chunk.blob)} bytes never fits into a replay of {plan.max_bytes}",

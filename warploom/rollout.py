@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -34,6 +37,16 @@ def collect(algorithm: Algorithm[Any], spec: JobSpec, meta: MetaState, unit: int
     device = next(iter(meta.params.values())).device
     seeds = [derive(spec.training.seed, "rollout", ref.index) for ref in refs]
     return algorithm.rollout(meta, tasks.to(device), seeds=seeds)
+
+
+def priority_of(experiences: Sequence[Experience]) -> float:
+    """The mean support loss after adaptation, from 1e-6 to 1e6: what tasks were learned worst is sampled most.
+
+    A unit without a finite loss has the least.
+    """
+    losses = [experience.metrics.get("support_loss", math.nan) for experience in experiences]
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return min(max(fmean(finite), 1e-6), 1e6) if finite else 1e-6
 
 
 class RolloutLoop:
@@ -79,8 +92,9 @@ class RolloutLoop:
             experiences = collect(self._algorithm, self._spec, meta, claim.unit)
         how = self._spec.replay
         blobs = pack_experiences(experiences, dtype=how.dtype, delta=how.delta, compression=how.compression)
+        priority = priority_of(experiences)
         self._pending = [
-            Chunk(unit=claim.unit, part=i, parts=len(blobs), version=meta.version, blob=blob)
+            Chunk(unit=claim.unit, part=i, parts=len(blobs), version=meta.version, blob=blob, priority=priority)
             for i, blob in enumerate(blobs)
         ]
         self._store()

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from warploom import registry
 from warploom.configs import AlgorithmConfig, Config, ModelConfig, NamedConfig, TaskConfig
 from warploom.errors import InvalidInput, UnfitPair, WarploomError
+from warploom.samplers import SamplerName
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ALIAS_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,62}$"
@@ -140,6 +141,14 @@ class ReplaySpec(Config):
     min_trajectories: int = Field(1, ge=1, le=1_000_000, description="async: trajectories before the first sample")
     ahead: int = Field(2, ge=1, le=1000, description="async: rounds of trajectories that rollouts may be ahead")
     max_staleness: int = Field(8, ge=0, le=1_000_000, description="async: versions a trajectory may lag behind")
+    sampler: SamplerName = Field("uniform", description="async: which trajectories a round uses")
+    max_times_sampled: int | None = Field(
+        None, ge=1, le=1_000_000, description="async: most uses of a trajectory; null: as its sampler has it"
+    )
+    priority_exponent: float = Field(0.6, ge=0, le=10, description="prioritized: power of the support loss")
+    importance_exponent: float = Field(0.4, ge=0, le=1, description="prioritized: 1 undoes the bias of the sampling")
+    uniform_share: float = Field(0.1, ge=0.001, le=1, description="prioritized, fresh: share that is drawn uniformly")
+    half_life: float = Field(4.0, ge=0.01, le=1e6, description="fresh: versions after which the weight is one half")
 
 
 class ResourceSpec(Config):
@@ -187,6 +196,9 @@ class JobSpec(Config):
             unit, most = self.training.unit, self.training.meta_batch
             reason = f"training.unit ({unit}) must not exceed training.meta_batch ({most})"
             raise _fault("at most training.meta_batch", reason, ("training", "unit"))
+        if self.training.mode == "sync" and (self.replay.sampler != "uniform" or self.replay.max_times_sampled):
+            reason = "replay.sampler and replay.max_times_sampled are for training.mode async: a sync round uses every "
+            raise _fault("uniform in sync mode", reason + "unit of its round once", ("replay", "sampler"))
         unused = "delta" if self.replay.delta else "dtype" if self.replay.dtype != "float32" else None
         if unused and self.algorithm.points == 0:
             reason = (

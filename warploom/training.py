@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from warploom.algorithms.base import Algorithm
@@ -189,7 +189,7 @@ class LearnerLoop:
         bad = []
         for unit in units:
             try:
-                experiences += read_unit(self._spec, unit)
+                experiences += [replace(one, weight=unit.weight) for one in read_unit(self._spec, unit)]
             except WireError as error:
                 bad.append((unit, error))
         return experiences, bad

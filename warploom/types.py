@@ -112,6 +112,7 @@ class Experience:
         gradient: a ready meta-gradient by parameter name; may be empty.
         stats: statistics of batch normalisation of this task; may be empty.
         metrics: numbers to show (`support_loss_first`, `support_loss_last`…).
+        weight: factor of its gradients; other than 1 only from a prioritised sample.
     """
 
     ref: TaskRef
@@ -121,6 +122,7 @@ class Experience:
     gradient: Mapping[str, Tensor] = field(default_factory=dict)
     stats: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 -- KEYS: 1 fence, 2 state, 3 units, 4 ready, 5 claims, 6 owners
 -- ARGV: 1 now (ms or ''), 2 generation, 3 lifetime of every key (s), 4 prefix of chunk keys, 5 prefix of meta keys,
 --       6… the script's own
--- A unit's entry is "version parts got bytes uses".
+-- A unit's entry is "version parts got bytes uses priority epoch"; the priority is text that only clients read.
 local FENCE, STATE, UNITS, READY, CLAIMS, OWNERS = unpack(KEYS)
 local now = clock(ARGV[1])
 local generation = tonumber(ARGV[2])
@@ -31,14 +31,15 @@ end
 local function read_unit(unit)
   local text = redis.call('HGET', UNITS, unit)
   if not text then return nil end
-  local version, parts, got, bytes, uses = string.match(text, '(%d+) (%d+) (%d+) (%d+) (%d+)')
+  local version, parts, got, bytes, uses, priority, epoch =
+    string.match(text, '(%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+)')
   return { version = tonumber(version), parts = tonumber(parts), got = tonumber(got), bytes = tonumber(bytes),
-    uses = tonumber(uses) }
+    uses = tonumber(uses), priority = priority, epoch = tonumber(epoch), text = text }
 end
 
 local function write_unit(unit, entry)
-  redis.call('HSET', UNITS, unit, string.format('%.0f %.0f %.0f %.0f %.0f', entry.version, entry.parts, entry.got,
-    entry.bytes, entry.uses))
+  redis.call('HSET', UNITS, unit, string.format('%.0f %.0f %.0f %.0f %.0f %s %.0f', entry.version, entry.parts, entry.got,
+    entry.bytes, entry.uses, entry.priority, entry.epoch))
 end
 
 local function drop_unit(unit, entry)

@@ -1,7 +1,7 @@
 -- Store chunks of a claimed unit. Each was sent before, to a key of its own, and is only renamed: a script that takes
 -- the bytes as an argument copies them twice.
 -- KEYS, ARGV 1-5: see _replay.lua. ARGV: 6 unit, 7 parts, 8 version, 9 byte budget, 10 mode, 11 max staleness,
---       12… part, key of the chunk that was sent
+--       12 priority, 13… part, key of the chunk that was sent
 -- Returns {'ok', 'accepted' | 'duplicate' | 'wait' for each…} (a wait is the last that was tried),
 -- {'mismatch', parts}, {'fenced'}, {'lost'}.
 local unit, parts, version = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -40,7 +40,7 @@ local function store(part, sent)
   end
   redis.call('RENAME', sent, place)
   redis.call('EXPIRE', place, ttl)
-  entry = entry or { version = version, parts = parts, got = 0, bytes = 0, uses = 0 }
+  entry = entry or { version = version, parts = parts, got = 0, bytes = 0, uses = 0, priority = ARGV[12], epoch = 0 }
   entry.got = entry.got + 1
   entry.bytes = entry.bytes + size
   count('bytes', size)
@@ -63,7 +63,7 @@ local function append()
     return { 'mismatch', whole(entry.parts) }
   end
   local reply = { 'ok' }
-  for i = 12, #ARGV, 2 do
+  for i = 13, #ARGV, 2 do
     local word = store(ARGV[i], ARGV[i + 1])
     reply[#reply + 1] = word
     if word == 'duplicate' then count('duplicates') end
@@ -75,7 +75,7 @@ local function append()
 end
 
 local reply = append()
-for i = 12, #ARGV, 2 do
-  if reply[(i - 12) / 2 + 2] ~= 'accepted' or reply[1] ~= 'ok' then redis.call('UNLINK', ARGV[i + 1]) end
+for i = 13, #ARGV, 2 do
+  if reply[(i - 13) / 2 + 2] ~= 'accepted' or reply[1] ~= 'ok' then redis.call('UNLINK', ARGV[i + 1]) end
 end
 return reply

@@ -1,10 +1,10 @@
 -- Drop stale units and list the complete ones.
 -- KEYS, ARGV 1-5: see _replay.lua. ARGV: 6 need, 7 max staleness, 8 samples per insert
--- Returns {'ok', unit, version, parts, unit, …} in unit order, {'none'}, {'fenced'}, {'lost'}.
+-- Returns {'ok', version, epoch, unit, its entry, unit, …} in unit order, {'none'}, {'fenced'}, {'lost'}.
 local refused = guard()
 if refused then return { refused } end
 local current = number('version')
-local reply = { 'ok' }
+local reply = { 'ok', whole(current), whole(math.max(1, number('epoch'))) }
 for _, unit in ipairs(redis.call('ZRANGE', READY, 0, -1)) do
   local entry = read_unit(unit)
   if current - entry.version > tonumber(ARGV[7]) then
@@ -12,10 +12,9 @@ for _, unit in ipairs(redis.call('ZRANGE', READY, 0, -1)) do
     give_back(1 - entry.uses / tonumber(ARGV[8]))
   else
     reply[#reply + 1] = unit
-    reply[#reply + 1] = whole(entry.version)
-    reply[#reply + 1] = whole(entry.parts)
+    reply[#reply + 1] = entry.text
   end
 end
 renew_lifetimes()
-if (#reply - 1) / 3 < tonumber(ARGV[6]) then return { 'none' } end
+if (#reply - 3) / 2 < tonumber(ARGV[6]) then return { 'none' } end
 return reply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, InvalidInput, Unavailable
 from warploom.local_replay import LocalReplay
 from warploom.replay import Chunk, Replay, ReplayPlan, Unit, UnitClaim
+from warploom.samplers import Sampler
 
 MakeReplay = Callable[..., Replay]
 
@@ -259,6 +261,37 @@ def test_the_limiter_keeps_the_rate_and_never_stops_both_sides(make: MakeReplay,
     assert 2 * rounds / rate * 0.8 - 8 <= stats.inserted <= 2 * rounds / rate + 8 + returned
 
 
+@pytest.mark.parametrize("name", ["lifo", "prioritized", "fresh", "without_replacement"])
+@pytest.mark.parametrize("most", [None, 3])
+def test_every_sampler_keeps_the_rate(make: MakeReplay, name: Any, most: int | None) -> None:
+    options = {"samples_per_insert": 2.0, "ahead": 3, "max_times_sampled": most, "sampler": Sampler(name=name)}
+    replay = make(plan("async", rounds=25, **options))
+    uses: Counter[int] = Counter()
+    for version in range(25):
+        for unit in claimed(replay):
+            assert fill(replay, unit, version) == ["accepted"]
+        taken = replay.sample(2, version)
+        assert taken, f"stuck at {version}"
+        uses.update(unit.number for unit in taken)
+        replay.publish(version + 1, b"")
+    assert most is None or max(uses.values()) <= most
+    assert 17 <= replay.stats().inserted <= 50 / 2 + 8 + replay.stats().dropped_stale
+
+
+def test_priorities_and_weights_are_kept(make: MakeReplay) -> None:
+    sampler = Sampler(name="prioritized", priority_exponent=1.0, importance_exponent=1.0)
+    replay = make(plan("async", rounds=100, sampler=sampler))
+    for unit in claimed(replay):
+        replay.append(Chunk(unit, 0, 1, 0, b"x", 10.0**unit))
+    taken = replay.sample(4, 0)
+    assert taken
+    weights = {unit.number: unit.weight for unit in taken}
+    assert weights[0] == 1.0
+    assert weights[0] > weights[1] > weights[2] > weights[3] > 0
+    with pytest.raises(InvalidInput, match="priority"):
+        replay.append(Chunk(0, 0, 1, 0, b"x", 0.0))
+
+
 def test_no_more_is_collected_than_the_rounds_can_use(make: MakeReplay) -> None:
     replay = make(plan("async", rounds=3, ahead=50))
     assert claimed(replay) == [0, 1, 2, 3, 4, 5]
@@ -323,6 +356,12 @@ def test_the_learner_waits_for_its_minimum(make: MakeReplay) -> None:
         ({"mode": "both"}, "/replay/mode"),
         ({"mode": "async", "min_units": 5}, "/replay/min_units"),
         ({"mode": "async", "samples_per_insert": 0.25}, "/replay/ahead"),
+        ({"mode": "async", "samples_per_insert": 3.0, "max_times_sampled": 2}, "/replay/max_times_sampled"),
+        (
+            {"mode": "async", "samples_per_insert": 1.5, "sampler": Sampler(name="consuming")},
+            "/replay/max_times_sampled",
+        ),
+        ({"sampler": Sampler(name="fifo")}, "/replay/sampler"),
     ],
 )
 def test_plans_that_would_deadlock_are_refused(options: dict[str, Any], field: str) -> None:

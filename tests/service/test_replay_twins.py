@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +24,7 @@ from tests.support.clock import FakeClock
 from warploom.errors import WarploomError
 from warploom.local_replay import LocalReplay
 from warploom.replay import Chunk, ReplayPlan
+from warploom.samplers import Sampler, SamplerName
 
 
 class Twins(RuleBasedStateMachine):
@@ -39,9 +40,16 @@ class Twins(RuleBasedStateMachine):
         staleness=st.integers(0, 2),
         budget=st.sampled_from([40, 10_000]),
         version=st.integers(0, 2),
+        name=st.sampled_from(get_args(SamplerName)),
+        most=st.sampled_from([None, 3]),
     )
-    def start(self, mode: Any, size: int, ahead: int, rate: float, staleness: int, budget: int, version: int) -> None:
+    def start(
+        self, mode: Any, size: int, ahead: int, rate: float, staleness: int, budget: int, version: int, name: Any,
+        most: int | None,
+    ) -> None:  # fmt: skip
         self.clock = FakeClock()
+        if mode == "sync" or (name == "consuming" and rate > 1):
+            name = "uniform"
         self.plan = ReplayPlan(
             mode=mode,
             units_per_round=size,
@@ -50,6 +58,8 @@ class Twins(RuleBasedStateMachine):
             samples_per_insert=rate,
             ahead=max(ahead, 2),
             max_staleness=staleness,
+            sampler=Sampler(name=name, priority_exponent=1.0),
+            max_times_sampled=most if mode == "async" else None,
             lease_s=10,
         )
         self.local = LocalReplay(self.plan, clock=self.clock)
@@ -86,7 +96,7 @@ class Twins(RuleBasedStateMachine):
         part = data.draw(st.integers(0, parts - 1))
         version = data.draw(st.integers(max(0, self.held[unit] - 1), self.version + 1))
         before = self.local.stats()
-        chunk = Chunk(unit, part, parts, version, bytes([unit % 256]) * size)
+        chunk = Chunk(unit, part, parts, version, bytes([unit % 256]) * size, 1.0 + size)
         whole = [chunk] if data.draw(st.booleans()) else [replace(chunk, part=i) for i in range(parts)]
         answers = self.both("extend", whole)
         said = answers[-1] if isinstance(answers, list) else answers

@@ -183,8 +183,9 @@ def _experience(
 
 def _one_point(experience: Experience, p: int) -> Experience:
     points = {name: value[p : p + 1] for name, value in experience.points.items()}
-    return Experience(experience.ref, experience.version, experience.steps[p : p + 1], points)
+    steps = experience.steps[p : p + 1]
+    return Experience(experience.ref, experience.version, steps, points, weight=experience.weight)
 
 
 def _gradient_only(experience: Experience) -> Experience:
-    return Experience(experience.ref, experience.version, gradient=experience.gradient)
+    return Experience(experience.ref, experience.version, gradient=experience.gradient, weight=experience.weight)
