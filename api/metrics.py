@@ -10,8 +10,19 @@ from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from api.state import Services
+from service.replay_totals import BLOCKED, totals
 from warploom.errors import WarploomError
 
+REPLAY = {
+    "bytes": "Bytes of stored chunks",
+    "units": "Complete units stored",
+    "inserted": "Units that became complete",
+    "sampled": "Units handed to learners",
+    "rejected": "Units and chunks that could not be used",
+    "evicted": "Units dropped to make room",
+    "dropped_stale": "Units dropped for their version lag",
+    "waits": "Chunks that found no room",
+}
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -91,3 +102,21 @@ class _Work(Collector):
         for role, count in services.fleet.alive().items():
             alive.add_metric([role], count)
         yield alive
+        yield from _replay(totals(services.connections))
+
+
+def _replay(found: dict[str, float]) -> Iterator[GaugeMetricFamily]:
+    """The buffers of all running jobs together; sums over jobs that come and go, so no counters."""
+    for name, text in REPLAY.items():
+        gauge = GaugeMetricFamily(f"warploom_replay_{name}", f"{text}, of running jobs")
+        gauge.add_metric([], found[name])
+        yield gauge
+    blocked = GaugeMetricFamily(
+        "warploom_replay_blocked_seconds", "Time that a side of the limiter waited, of running jobs", labels=["side"]
+    )
+    for side in BLOCKED:
+        blocked.add_metric([side], found[f"blocked_{side}_s"])
+    yield blocked
+    ratio = GaugeMetricFamily("warploom_replay_samples_per_insert", "Units sampled per unit inserted, of running jobs")
+    ratio.add_metric([], found["sampled"] / found["inserted"] if found["inserted"] else 0.0)
+    yield ratio

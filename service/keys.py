@@ -29,6 +29,7 @@ Replay server (keys of one job share a hash tag)
 | wl:replay:{id}:ready    | zset   | replay               | 7 days *  | complete units by number                  |
 | wl:replay:{id}:claims   | zset   | replay               | 7 days *  | claimed units by end of lease (ms)        |
 | wl:replay:{id}:owners   | hash   | replay               | 7 days *  | claimed unit -> worker                    |
+| wl:replay:{id}:wake:<s> | stream | replay               | 7 days *  | one entry, written when side s may go on  |
 | wl:replay:{id}:c:<u>:<p>| string | replay               | 7 days    | part p of unit u                          |
 | wl:replay:{id}:w:<t>    | string | replay               | 1 minute  | a chunk on its way to its place           |
 | wl:replay:{id}:m:<v>    | string | replay               | 7 days    | meta-state of version v                   |

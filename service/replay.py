@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -18,6 +19,7 @@ from warploom.replay import (
     Chunk,
     ReplayPlan,
     ReplayStats,
+    Side,
     Unit,
     UnitClaim,
     check_unit,
@@ -33,7 +35,8 @@ SENT_BYTES = 8 * 2**20
 _scripts = {
     name: Script(f"replay_{name}", "_replay.lua")
     for name in (
-        "reset", "publish", "claim", "renew", "append", "round", "candidates", "commit", "version", "reject", "close",
+        "reset", "publish", "claim", "renew", "append", "round", "candidates", "commit", "version", "reject", "blocked",
+        "close",
     )
 }  # fmt: skip
 
@@ -64,7 +67,11 @@ class RedisReplay:
         self._plan = plan
         self._clock = clock
         self._token, self._numbers = secrets.token_hex(6), itertools.count()
-        parts = ("state", "units", "ready", "claims", "owners")
+        parts = ("state", "units", "ready", "claims", "owners", "wake:learner", "wake:rollouts")
+        self._last: dict[Side, bytes] = {}
+        most = "" if plan.max_units is None else plan.max_units
+        drops = int(plan.when_full == "drop_oldest")
+        self._limits = (plan.max_bytes, most, drops, plan.mode, plan.max_staleness, plan.samples_per_insert)
         self._keys = [keys.fence(job_id), *(keys.replay(job_id, part) for part in parts)]
         self._prefixes = (keys.replay(job_id, "c:"), keys.replay(job_id, "m:"))
 
@@ -125,16 +132,7 @@ class RedisReplay:
             first = [("SET", key, c.blob, "EX", keys.SENT_TTL_S) for key, c in zip(sent, group, strict=True)]
             parts = [value for key, c in zip(sent, group, strict=True) for value in (c.part, key)]
             one = group[0]
-            own = (
-                one.unit,
-                one.parts,
-                one.version,
-                plan.max_bytes,
-                plan.mode,
-                plan.max_staleness,
-                repr(one.priority),
-                *parts,
-            )
+            own = (one.unit, one.parts, one.version, *self._limits, repr(one.priority), *parts)
             said = _scripts["append"].after(self._client, first, self._keys, (*self._shared(), *own))
             word, *words = self._said(said)
             if word == "mismatch":
@@ -186,16 +184,45 @@ class RedisReplay:
 
     def stats(self) -> ReplayStats:
         """See `Replay.stats`."""
-        _, state, _, ready, claims, _ = self._keys
+        _, state, _, ready, claims, *_ = self._keys
         with self._client.translated(), self._client.pipeline(transaction=True) as pipe:
             pipe.hgetall(state)
             pipe.zcard(ready)
             pipe.zcard(claims)
             raw, units, claimed = pipe.execute()
-        names = ("version", "bytes", "inserted", "sampled", "duplicates", "dropped_stale", "rejected", "waits")
+        names = (
+            "version",
+            "bytes",
+            "inserted",
+            "sampled",
+            "duplicates",
+            "dropped_stale",
+            "rejected",
+            "waits",
+            "evicted",
+        )
         least = {"version": -1}
         counts = {name: int(raw.get(name.encode(), least.get(name, 0))) for name in names}
-        return ReplayStats(units=units, claims=claimed, **counts)
+        return ReplayStats(
+            units=units,
+            claims=claimed,
+            blocked_learner_s=float(raw.get(b"blocked_learner_s", 0)),
+            blocked_rollouts_s=float(raw.get(b"blocked_rollouts_s", 0)),
+            **counts,
+        )
+
+    def wait(self, side: Side, timeout_s: float) -> None:
+        """See `Replay.wait`: a blocking read of a stream of one entry, from the last one that this object saw on."""
+        started = time.monotonic()
+        stream = self._keys[6 if side == "learner" else 7]
+        limit_ms = max(1, round(1000 * timeout_s))
+        told = self._client.execute_command(
+            "XREAD", "COUNT", 1, "BLOCK", limit_ms, "STREAMS", stream, self._last.get(side, b"0")
+        )
+        if told:
+            ((_, entries),) = told
+            self._last[side] = entries[-1][0]
+        self._run("blocked", f"blocked_{side}_s", f"{time.monotonic() - started:.6f}")
 
     def close(self) -> None:
         """See `Replay.close`."""

@@ -15,6 +15,7 @@ from warploom.replay import (
     Chunk,
     ReplayPlan,
     ReplayStats,
+    Side,
     Unit,
     UnitClaim,
     check_chunk,
@@ -55,6 +56,9 @@ class LocalReplay:
         self._plan = plan
         self._clock = clock
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._ticks: Counter[Side] = Counter()
+        self._seen: dict[tuple[Side, int], int] = {}
         self._forget(live=False, version=0)
 
     def _forget(self, *, live: bool, version: int) -> None:
@@ -67,6 +71,7 @@ class LocalReplay:
         self._counts: Counter[str] = Counter()
         self._bad: Counter[int] = Counter()
         self._epoch = 1
+        self._blocked: dict[Side, float] = {"learner": 0.0, "rollouts": 0.0}
         self._returned = 0.0
 
     def reset(self, version: int) -> None:
@@ -84,6 +89,7 @@ class LocalReplay:
             if version < max(self._version, self._base):
                 raise not_current(version, max(self._version, self._base))
             self._version, self._blob = version, blob
+            self._wake("rollouts")
             if plan.mode == "sync":
                 first = version * plan.units_per_round
                 self._units = {unit: entry for unit, entry in self._units.items() if unit >= first}
@@ -148,7 +154,7 @@ class LocalReplay:
             if not self._wanted(chunk):
                 self._counts["duplicates"] += 1
                 return "duplicate"
-            if self._bytes() + len(chunk.blob) > self._plan.max_bytes:
+            if not self._room(chunk):
                 self._counts["waits"] += 1
                 return "wait"
             entry = self._units.setdefault(chunk.unit, _Unit(chunk.version, chunk.parts, priority=chunk.priority))
@@ -156,7 +162,23 @@ class LocalReplay:
             if entry.complete:
                 del self._claims[chunk.unit]
                 self._counts["inserted"] += 1
+                self._wake("learner")
             return "accepted"
+
+    def _room(self, chunk: Chunk) -> bool:
+        """Whether the chunk fits, once the oldest were dropped where the plan says so."""
+        plan = self._plan
+        while True:
+            units = len(self._units) + (chunk.unit not in self._units)
+            fits = self._bytes() + len(chunk.blob) <= plan.max_bytes
+            if fits and (plan.max_units is None or units <= plan.max_units):
+                return True
+            ready = self._ready()
+            if plan.when_full == "wait" or not ready:
+                return False
+            self._returned += 1 - self._units[ready[0]].uses / plan.samples_per_insert
+            self._counts["evicted"] += 1
+            del self._units[ready[0]]
 
     def extend(self, chunks: Sequence[Chunk]) -> list[Appended]:
         """See `Replay.extend`."""
@@ -216,6 +238,7 @@ class LocalReplay:
                 if self._version - entry.version > plan.max_staleness:
                     self._give_back(1 - entry.uses / plan.samples_per_insert)
                     del self._units[unit]
+                    self._wake("rollouts")
             ready = self._ready()
             if len(ready) < plan.need(n):
                 return None
@@ -223,6 +246,7 @@ class LocalReplay:
             picks, self._epoch = choose(plan.sampler, stored, n, seed=seed, version=self._version, epoch=self._epoch)
             units = [replace(self._read(pick.stored.unit), weight=pick.weight) for pick in picks]
             self._count_sample(picks)
+            self._wake("rollouts")
             return units
 
     def _count_sample(self, picks: list[Pick]) -> None:
@@ -260,17 +284,33 @@ class LocalReplay:
             if self._plan.mode == "async":
                 self._counts["sampled"] -= 1
             self._claims[number] = ("", -math.inf)
+            self._wake("rollouts")
             return self._bad[number]
+
+    def wait(self, side: Side, timeout_s: float) -> None:
+        """See `Replay.wait`."""
+        who = (side, threading.get_ident())
+        started = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: self._ticks[side] > self._seen.get(who, 0), timeout_s)
+            self._seen[who] = self._ticks[side]
+            self._blocked[side] += time.monotonic() - started
+
+    def _wake(self, side: Side) -> None:
+        self._ticks[side] += 1
+        self._changed.notify_all()
 
     def stats(self) -> ReplayStats:
         """See `Replay.stats`."""
-        names = ("inserted", "sampled", "duplicates", "dropped_stale", "rejected", "waits")
+        names = ("inserted", "sampled", "duplicates", "dropped_stale", "rejected", "waits", "evicted")
         with self._lock:
             return ReplayStats(
                 version=self._version,
                 units=len(self._ready()),
                 bytes=self._bytes(),
                 claims=len(self._claims),
+                blocked_learner_s=self._blocked["learner"],
+                blocked_rollouts_s=self._blocked["rollouts"],
                 **{name: self._counts[name] for name in names},
             )
 
@@ -278,6 +318,8 @@ class LocalReplay:
         """See `Replay.close`."""
         with self._lock:
             self._forget(live=False, version=0)
+            self._wake("learner")
+            self._wake("rollouts")
 
     def _give_back(self, share: float) -> None:
         self._counts["dropped_stale"] += 1

@@ -13,6 +13,7 @@ def plan_of(spec: JobSpec, *, lease_s: float = 30.0) -> ReplayPlan:
     Raises:
         InvalidInput: settings in which rollouts and learner would wait for each other for ever.
     """
+    most = spec.replay.max_trajectories
     return ReplayPlan(
         mode=spec.training.mode,
         units_per_round=spec.training.units_per_round,
@@ -32,4 +33,6 @@ def plan_of(spec: JobSpec, *, lease_s: float = 30.0) -> ReplayPlan:
             half_life=spec.replay.half_life,
         ),
         max_times_sampled=spec.replay.max_times_sampled,
+        max_units=None if most is None else most // spec.training.unit,
+        when_full=spec.replay.when_full,
     )

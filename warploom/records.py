@@ -40,13 +40,14 @@ class Transition(Record):
 
 
 class Progress(Record):
-    """How far a job is. Times in seconds."""
+    """How far a job is. Times in seconds. `waiting` says what a running job waits for, if it does."""
 
     meta_step: int = 0
     total: int = 0
     tasks_done: int = 0
     seconds_remaining: float | None = None
     heartbeat_at: float | None = None
+    waiting: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
 
 

@@ -37,6 +37,8 @@ from warploom.errors import Conflict, InvalidInput
 from warploom.samplers import EVEN, UNIFORM, Sampler
 
 Appended = Literal["accepted", "duplicate", "wait"]
+Side = Literal["learner", "rollouts"]
+WhenFull = Literal["wait", "drop_oldest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class ReplayPlan:
         max_rejections: so many times may a unit turn out unreadable before the job fails.
         sampler: async: which units a sample gets.
         max_times_sampled: async: most uses of a unit; None for what the table above says.
+        max_units: hard budget of stored units, complete or not; None for bytes alone.
+        when_full: async: "wait" (writers wait) or "drop_oldest" (the oldest complete units go).
 
     Raises:
         InvalidInput: a value out of range, or a plan in which both sides would wait for ever.
@@ -73,6 +77,8 @@ class ReplayPlan:
     max_rejections: int = 3
     sampler: Sampler = UNIFORM
     max_times_sampled: int | None = None
+    max_units: int | None = None
+    when_full: WhenFull = "wait"
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -95,7 +101,17 @@ class ReplayPlan:
         if self.mode == "async":
             self._check_window()
             self._check_sampler()
-        elif self.sampler.name != "uniform" or self.max_times_sampled is not None:
+            self._check_items(self.need(self.units_per_round))
+            return
+        self._check_items(self.units_per_round)
+        if self.when_full != "wait":
+            raise InvalidInput(
+                "a sync round needs every unit of its round, so that none may be dropped",
+                field="/replay/when_full",
+                rule="wait in sync mode",
+                value=self.when_full,
+            )
+        if self.sampler.name != "uniform" or self.max_times_sampled is not None:
             raise InvalidInput(
                 "a sync round uses every unit of its round once: samplers and max_times_sampled are for async mode",
                 field="/replay/sampler",
@@ -121,6 +137,16 @@ class ReplayPlan:
                 field="/replay/ahead",
                 rule=f"at least {-(-self.need(self.units_per_round) // self.units_per_round)}",
                 value=self.ahead,
+            )
+
+    def _check_items(self, needed: int) -> None:
+        if self.max_units is not None and self.max_units < needed:
+            raise InvalidInput(
+                f"the learner waits for {needed} units while the buffer may hold {self.max_units}: both would wait for "
+                "ever",
+                field="/replay/max_trajectories",
+                rule=f"at least {needed} units",
+                value=self.max_units,
             )
 
     def _check_sampler(self) -> None:
@@ -159,7 +185,8 @@ class ReplayPlan:
         """Most units that are claimed or stored at one time."""
         if self.mode == "sync":
             return self.units_per_round
-        return self.ahead * self.units_per_round * math.ceil(self.samples_per_insert)
+        most = self.ahead * self.units_per_round * math.ceil(self.samples_per_insert)
+        return most if self.max_units is None else min(most, self.max_units)
 
     def check_unit_bytes(self, bytes_per_unit: int) -> None:
         """Refuse units that are so large that the buffer could not hold what a round (sync) or window (async) needs.
@@ -170,11 +197,13 @@ class ReplayPlan:
         Raises:
             InvalidInput: with the numbers, and the budget that would do.
         """
-        needed = self.window * bytes_per_unit
+        drops = self.when_full == "drop_oldest"
+        units = self.need(self.units_per_round) if drops else self.window
+        needed = units * bytes_per_unit
         if needed > self.max_bytes:
-            what = "a full round" if self.mode == "sync" else "the window"
+            what = "a full round" if self.mode == "sync" else "a sample" if drops else "the window"
             raise InvalidInput(
-                f"{what} is {self.window} units of {bytes_per_unit} bytes = {needed} bytes, and the replay may hold "
+                f"{what} is {units} units of {bytes_per_unit} bytes = {needed} bytes, and the replay may hold "
                 f"{self.max_bytes}: rollouts would wait for ever; raise replay.max_bytes, record fewer points, or "
                 "use smaller rounds",
                 field="/replay/max_bytes",
@@ -250,6 +279,9 @@ class ReplayStats:
         rejected: chunks that contradict what is stored of their unit, and units that the learner could not read.
         waits: chunks that found no room.
         claims: units claimed and not complete.
+        evicted: complete units dropped to make room (`when_full` "drop_oldest").
+        blocked_learner_s: seconds that the learner waited for units.
+        blocked_rollouts_s: seconds that rollouts waited for something to do or for room, summed over them.
     """
 
     version: int = -1
@@ -262,6 +294,14 @@ class ReplayStats:
     rejected: int = 0
     waits: int = 0
     claims: int = 0
+    evicted: int = 0
+    blocked_learner_s: float = 0.0
+    blocked_rollouts_s: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Samples per insert so far; 0 before the first insert."""
+        return self.sampled / self.inserted if self.inserted else 0.0
 
 
 class Replay(Protocol):
@@ -388,6 +428,19 @@ class Replay(Protocol):
 
         Raises:
             Unavailable: the buffer was lost; reset it.
+        """
+        ...
+
+    def wait(self, side: Side, timeout_s: float) -> None:
+        """Rest until something happened that may let this side go on, or for `timeout_s`, and count the time.
+
+        What happened since this side's last rest counts too, so that a look followed by a rest misses nothing: a unit
+        became complete (learner); a version, or room, or a unit to be done again (rollouts). A claim that runs out
+        wakes nobody: `timeout_s` bounds how late it is seen.
+
+        Args:
+            side: who rests.
+            timeout_s: at most 5.
         """
         ...
 

@@ -129,6 +129,12 @@ class ReplaySpec(Config):
     """The shared buffer of trajectories."""
 
     max_bytes: int = Field(2 * 2**30, ge=2**20, le=2**44, description="hard budget of the buffer, in bytes")
+    max_trajectories: int | None = Field(
+        None, ge=1, le=10**9, description="hard budget of the buffer, in trajectories; null: bytes alone"
+    )
+    when_full: Literal["wait", "drop_oldest"] = Field(
+        "wait", description="async: rollouts wait, or the oldest trajectories go"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of stored points")
     delta: bool = Field(False, description="store points as differences to the first of their path; exact in float32")
     compression: Literal["none", "lz4"] = Field("none", description="of stored chunks")

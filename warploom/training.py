@@ -240,10 +240,19 @@ class LearnerLoop:
         )
         self._since = now
 
-    def _stored(self) -> dict[str, int]:
+    def _stored(self) -> dict[str, float]:
         """What the buffer holds; nothing while it does not answer, because the round is done all the same."""
         try:
             stored = self._replay.stats()
         except Unavailable:
             return {}
-        return {"replay_units": stored.units, "replay_bytes": stored.bytes, "rejected": stored.rejected}
+        return {
+            "replay_units": stored.units,
+            "replay_bytes": stored.bytes,
+            "rejected": stored.rejected,
+            "evicted": stored.evicted,
+            "dropped_stale": stored.dropped_stale,
+            "samples_per_insert": stored.ratio,
+            "blocked_learner_s": stored.blocked_learner_s,
+            "blocked_rollouts_s": stored.blocked_rollouts_s,
+        }

@@ -32,11 +32,14 @@ from workers.joblog import job_log, logged
 from workers.saving import Saver, fork, load
 
 log = structlog.get_logger()
-IDLE_S = 0.005
+REST_S = 1.0  # the longest rest between two looks at the buffer
 AWAY_S = 0.5
 PROGRESS_S = 1.0
 PATIENT_S = 5.0
-SHOWN = ("support_loss", "support_loss_first", "updates", "learn_s", "seconds", "staleness", "rejected", "dropped")
+SHOWN = (
+    "support_loss", "support_loss_first", "updates", "learn_s", "seconds", "staleness", "rejected", "dropped",
+    "samples_per_insert",
+)  # fmt: skip
 
 
 class LearnerWorker:
@@ -122,7 +125,7 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
     loop = LearnerLoop(algorithm, spec, replay, state, report=progress.report, checkpoint=save, group=group)
     if leader:
         _check_budget(context, algorithm, state)
-    _go(loop, group, left or threading.Event())
+    _go(loop, group, left or threading.Event(), context.replay, progress)
     if leader and not loop.done:
         save(loop.state, now=True)
     if leader:
@@ -131,7 +134,7 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
     return loop.state.meta.version
 
 
-def _go(loop: LearnerLoop, group: Group, left: threading.Event) -> None:
+def _go(loop: LearnerLoop, group: Group, left: threading.Event, replay: Replay, progress: _Progress) -> None:
     """All rounds, or those until `left` is set. A learner alone waits for a buffer that is away and opens it anew.
 
     The learners of a group cannot wait each for itself: their run ends, and the next goes on from the checkpoint.
@@ -143,13 +146,14 @@ def _go(loop: LearnerLoop, group: Group, left: threading.Event) -> None:
         try:
             if away:
                 loop.reopen()
+                progress.resumed()
                 away = False
             elif not loop.step() and group.world == 1:
-                time.sleep(IDLE_S)
+                replay.wait("learner", REST_S)
         except Unavailable as error:
             if group.world > 1:
                 raise
-            log.warning("the replay is away", error=error.message)
+            progress.waits(error.message)
             away = True
             time.sleep(AWAY_S)
 
@@ -186,8 +190,28 @@ class _Progress:
     def __init__(self, context: JobContext) -> None:
         self._context = context
         self._told = 0.0
+        self._away_since: float | None = None
         self._rates: list[float] = []
         self._latest: Progress | None = None
+
+    def waits(self, reason: str) -> None:
+        """The replay does not answer or has no room: say so once, in the job's history and its progress."""
+        if self._away_since is not None:
+            return
+        self._away_since = time.monotonic()
+        log.warning("the replay is away", error=reason)
+        self._context.report("waiting", {"for": "replay", "message": reason})
+        self._latest = (self._latest or Progress()).model_copy(update={"waiting": reason})
+        self.tell()
+
+    def resumed(self) -> None:
+        """It answers again."""
+        if self._away_since is None:
+            return
+        away_s, self._away_since = time.monotonic() - self._away_since, None
+        self._context.report("resumed", {"for": "replay", "seconds": away_s})
+        self._latest = (self._latest or Progress()).model_copy(update={"waiting": None})
+        self.tell()
 
     def report(self, kind: str, data: dict[str, Any]) -> None:
         self._context.report(kind, data)
@@ -284,6 +308,7 @@ class Patient:
         deadline = time.monotonic() + PATIENT_S
         while True:
             units = read()
-            if units is not None or time.monotonic() > deadline:
+            left_s = deadline - time.monotonic()
+            if units is not None or left_s <= 0:
                 return units
-            time.sleep(IDLE_S)
+            self._replay.wait("learner", min(left_s, REST_S))

@@ -16,7 +16,7 @@ from workers.context import UNIT_LEASE_S, Assignment, JobContext
 from workers.joblog import logged
 
 log = structlog.get_logger()
-IDLE_S = 0.01
+REST_S = 1.0  # the longest rest between two looks at the buffer
 AWAY_S = 1.0
 
 
@@ -72,7 +72,7 @@ def _until_done(context: JobContext, loop: RolloutLoop) -> None:
             if not loop.step():
                 if context.replay.done():
                     return
-                time.sleep(IDLE_S)
+                context.replay.wait("rollouts", REST_S)
         except Unavailable as error:
             log.warning("the replay is away", error=error.message)
             time.sleep(AWAY_S)

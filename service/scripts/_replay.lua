@@ -1,9 +1,9 @@
 -- The replay of one job: shared by all replay scripts.
--- KEYS: 1 fence, 2 state, 3 units, 4 ready, 5 claims, 6 owners
+-- KEYS: 1 fence, 2 state, 3 units, 4 ready, 5 claims, 6 owners, 7 and 8 streams that wake the learner and rollouts
 -- ARGV: 1 now (ms or ''), 2 generation, 3 lifetime of every key (s), 4 prefix of chunk keys, 5 prefix of meta keys,
 --       6… the script's own
 -- A unit's entry is "version parts got bytes uses priority epoch"; the priority is text that only clients read.
-local FENCE, STATE, UNITS, READY, CLAIMS, OWNERS = unpack(KEYS)
+local FENCE, STATE, UNITS, READY, CLAIMS, OWNERS, LEARNER, ROLLOUTS = unpack(KEYS)
 local now = clock(ARGV[1])
 local generation = tonumber(ARGV[2])
 local ttl, chunk_prefix, meta_prefix = ARGV[3], ARGV[4], ARGV[5]
@@ -23,6 +23,9 @@ local function guard()
   if own < generation then return 'lost' end
   return nil
 end
+
+-- Wake whoever rests on this stream. On a full server nobody is woken: they look again by themselves.
+local function wake(stream) redis.pcall('XADD', stream, 'MAXLEN', 1, '*', 'at', whole(now)) end
 
 local function renew_lifetimes()
   for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end
@@ -67,5 +70,5 @@ local function drop_everything()
     local version = redis.call('HGET', STATE, field)
     if version then redis.call('UNLINK', meta_prefix .. version) end
   end
-  redis.call('DEL', STATE, UNITS, READY, CLAIMS, OWNERS)
+  redis.call('DEL', STATE, UNITS, READY, CLAIMS, OWNERS, LEARNER, ROLLOUTS)
 end

@@ -1,7 +1,8 @@
 -- Store chunks of a claimed unit. Each was sent before, to a key of its own, and is only renamed: a script that takes
 -- the bytes as an argument copies them twice.
--- KEYS, ARGV 1-5: see _replay.lua. ARGV: 6 unit, 7 parts, 8 version, 9 byte budget, 10 mode, 11 max staleness,
---       12 priority, 13… part, key of the chunk that was sent
+-- KEYS, ARGV 1-5: see _replay.lua. ARGV: 6 unit, 7 parts, 8 version, 9 byte budget, 10 most units ('' for any),
+--       11 1 to drop the oldest when full, 12 mode, 13 max staleness, 14 samples per insert, 15 priority,
+--       16… part, key of the chunk that was sent
 -- Returns {'ok', 'accepted' | 'duplicate' | 'wait' for each…} (a wait is the last that was tried),
 -- {'mismatch', parts}, {'fenced'}, {'lost'}.
 local unit, parts, version = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -14,14 +15,29 @@ local function arrived(sent, size) return size > 0 or redis.call('EXISTS', sent)
 -- from before a reset.
 local function wanted()
   if not claimed or version > current or (entry and version < entry.version) then return false end
-  if ARGV[10] == 'sync' then return version == current end
-  if current - version <= tonumber(ARGV[11]) then return true end
+  if ARGV[12] == 'sync' then return version == current end
+  if current - version <= tonumber(ARGV[13]) then return true end
   -- Too old already: whoever is at it need not go on, and the limiter lets another unit take its place.
   if entry then drop_unit(unit, entry) end
   drop_claim(unit)
   claimed, entry = false, nil
   give_back(1)
   return false
+end
+
+-- Whether so many bytes fit, once the oldest were dropped where the plan says so.
+local function room(size)
+  local most = tonumber(ARGV[10])
+  while true do
+    local units = redis.call('HLEN', UNITS) + 1 - redis.call('HEXISTS', UNITS, unit)
+    if number('bytes') + size <= tonumber(ARGV[9]) and not (most and units > most) then return true end
+    local oldest = ARGV[11] == '1' and redis.call('ZRANGE', READY, 0, 0)[1]
+    if not oldest then return false end
+    local old = read_unit(oldest)
+    drop_unit(oldest, old)
+    redis.call('HINCRBYFLOAT', STATE, 'returned', string.format('%.12f', 1 - old.uses / tonumber(ARGV[14])))
+    count('evicted')
+  end
 end
 
 local function store(part, sent)
@@ -34,13 +50,13 @@ local function store(part, sent)
   end
   local place = chunk_prefix .. unit .. ':' .. part
   if entry and redis.call('EXISTS', place) == 1 then return 'duplicate' end
-  if number('bytes') + size > tonumber(ARGV[9]) then
+  if not room(size) then
     count('waits')
     return 'wait'
   end
   redis.call('RENAME', sent, place)
   redis.call('EXPIRE', place, ttl)
-  entry = entry or { version = version, parts = parts, got = 0, bytes = 0, uses = 0, priority = ARGV[12], epoch = 0 }
+  entry = entry or { version = version, parts = parts, got = 0, bytes = 0, uses = 0, priority = ARGV[15], epoch = 0 }
   entry.got = entry.got + 1
   entry.bytes = entry.bytes + size
   count('bytes', size)
@@ -50,6 +66,7 @@ local function store(part, sent)
     drop_claim(unit)
     claimed = false
     count('inserted')
+    wake(LEARNER)
   end
   return 'accepted'
 end
@@ -63,7 +80,7 @@ local function append()
     return { 'mismatch', whole(entry.parts) }
   end
   local reply = { 'ok' }
-  for i = 13, #ARGV, 2 do
+  for i = 16, #ARGV, 2 do
     local word = store(ARGV[i], ARGV[i + 1])
     reply[#reply + 1] = word
     if word == 'duplicate' then count('duplicates') end
@@ -75,7 +92,7 @@ local function append()
 end
 
 local reply = append()
-for i = 13, #ARGV, 2 do
-  if reply[(i - 13) / 2 + 2] ~= 'accepted' or reply[1] ~= 'ok' then redis.call('UNLINK', ARGV[i + 1]) end
+for i = 16, #ARGV, 2 do
+  if reply[(i - 16) / 2 + 2] ~= 'accepted' or reply[1] ~= 'ok' then redis.call('UNLINK', ARGV[i + 1]) end
 end
 return reply

@@ -10,6 +10,7 @@ for _, unit in ipairs(redis.call('ZRANGE', READY, 0, -1)) do
   if current - entry.version > tonumber(ARGV[7]) then
     drop_unit(unit, entry)
     give_back(1 - entry.uses / tonumber(ARGV[8]))
+    wake(ROLLOUTS)
   else
     reply[#reply + 1] = unit
     reply[#reply + 1] = entry.text

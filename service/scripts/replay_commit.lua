@@ -33,5 +33,6 @@ if ARGV[7] == '1' then
     end
   end
 end
+wake(ROLLOUTS)
 renew_lifetimes()
 return { 'ok' }

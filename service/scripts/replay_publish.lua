@@ -20,5 +20,6 @@ if first then
   end
   redis.call('HSET', STATE, 'next', whole(math.max(number('next'), first)), 'open', ARGV[9])
 end
+wake(ROLLOUTS)
 renew_lifetimes()
 return { 'ok' }

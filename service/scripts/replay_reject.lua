@@ -13,5 +13,6 @@ if entry then drop_unit(unit, entry) else count('left', -1) end
 if ARGV[8] == 'async' then count('sampled', -1) end
 redis.call('ZADD', CLAIMS, 0, unit)
 redis.call('HSET', OWNERS, unit, '')
+wake(ROLLOUTS)
 renew_lifetimes()
 return { 'ok', times }

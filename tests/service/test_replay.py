@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -362,6 +364,9 @@ def test_the_learner_waits_for_its_minimum(make: MakeReplay) -> None:
             "/replay/max_times_sampled",
         ),
         ({"sampler": Sampler(name="fifo")}, "/replay/sampler"),
+        ({"when_full": "drop_oldest"}, "/replay/when_full"),
+        ({"max_units": 1}, "/replay/max_trajectories"),
+        ({"mode": "async", "samples_per_insert": 0.5, "ahead": 4, "max_units": 3}, "/replay/max_trajectories"),
     ],
 )
 def test_plans_that_would_deadlock_are_refused(options: dict[str, Any], field: str) -> None:
@@ -468,6 +473,50 @@ def test_a_rejected_unit_of_a_sample_is_done_again_and_its_use_taken_back(make: 
     replay.publish(1, b"")
     assert replay.claim("w") == UnitClaim(taken[0].number, 1)
     assert fill(replay, taken[0].number, 1) == ["accepted"]
+
+
+def test_a_budget_of_units_is_hard_and_lets_units_that_were_begun_end(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=100, max_units=2))
+    claimed(replay)
+    assert replay.append(Chunk(0, 0, 2, 0, b"a")) == "accepted"
+    assert fill(replay, 1, 0) == ["accepted"]
+    assert fill(replay, 2, 0) == ["wait"]
+    assert replay.append(Chunk(0, 1, 2, 0, b"b")) == "accepted"
+    assert replay.sample(2, 0)
+    assert fill(replay, 2, 0) == ["accepted"]
+
+
+@pytest.mark.parametrize("budget", [{"max_units": 3}, {"max_bytes": 12}])
+def test_the_oldest_go_where_the_plan_says_so(make: MakeReplay, budget: dict[str, int]) -> None:
+    replay = make(plan("async", rounds=100, ahead=4, when_full="drop_oldest", **budget))
+    for unit in claimed(replay)[:5]:
+        assert replay.append(Chunk(unit, 0, 1, 0, b"%4d" % unit)) == "accepted"
+    stats = replay.stats()
+    assert (stats.units, stats.bytes, stats.evicted, stats.waits) == (3, 12, 2, 0)
+    taken = replay.sample(3, 0)
+    assert {unit.number for unit in taken or []} == {2, 3, 4}
+    assert len(claimed(replay)) == 5, "three that were used and two that were dropped"
+
+
+def test_a_rest_ends_when_something_happened_and_is_counted(make: MakeReplay) -> None:
+    replay = make(plan())
+    replay.wait("rollouts", 5)  # the version that was published before
+    started = time.monotonic()
+    replay.wait("learner", 0.05)
+    assert time.monotonic() - started >= 0.05
+    assert replay.stats().blocked_learner_s >= 0.05
+    claimed(replay)
+    woken = threading.Thread(target=replay.wait, args=("learner", 5))
+    woken.start()
+    started = time.monotonic()
+    fill(replay, 0, 0)
+    woken.join()
+    assert time.monotonic() - started < 4
+    fill(replay, 1, 0)
+    started = time.monotonic()
+    replay.publish(1, b"")
+    replay.wait("rollouts", 5)
+    assert time.monotonic() - started < 4, "what happened before the rest counts"
 
 
 def test_uses_of_units_that_left_do_not_let_more_in(make: MakeReplay) -> None:
