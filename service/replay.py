@@ -25,18 +25,21 @@ from warploom.replay import (
     check_unit,
     not_current,
     other_parts,
+    published_already,
 )
 from warploom.samplers import Pick, Stored, choose
+from warploom.snapshots import Cursor, Snapshot, pack, unpack
 
 TRIES = 20  # of a read that others change in between
 
 SENT_BYTES = 8 * 2**20
+_COUNTERS = ("version", "base", "first", "next", "sampled", "inserted", "left")
 
 _scripts = {
     name: Script(f"replay_{name}", "_replay.lua")
     for name in (
         "reset", "publish", "claim", "renew", "append", "round", "candidates", "commit", "version", "reject", "blocked",
-        "close",
+        "listing", "restore", "put", "close",
     )
 }  # fmt: skip
 
@@ -128,8 +131,7 @@ class RedisReplay:
         check_unit(chunks, plan)
         answers: list[Appended] = []
         for group in _groups(chunks):
-            sent = [keys.replay(self._job, f"w:{self._token}:{next(self._numbers)}") for _ in group]
-            first = [("SET", key, c.blob, "EX", keys.SENT_TTL_S) for key, c in zip(sent, group, strict=True)]
+            sent, first = self._sent([chunk.blob for chunk in group])
             parts = [value for key, c in zip(sent, group, strict=True) for value in (c.part, key)]
             one = group[0]
             own = (one.unit, one.parts, one.version, *self._limits, repr(one.priority), *parts)
@@ -210,6 +212,49 @@ class RedisReplay:
             blocked_rollouts_s=float(raw.get(b"blocked_rollouts_s", 0)),
             **counts,
         )
+
+    def snapshot(self) -> bytes:
+        """See `Replay.snapshot`."""
+        word, *rest = self._run("listing")
+        self._need_buffer(word)
+        fields, flat, claimed = rest
+        state = {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        cursor = Cursor(
+            **{name: int(state.get(name, 0)) for name in _COUNTERS},
+            returned=float(state.get("returned", 0)),
+            epoch=max(1, int(state.get("epoch", 0))),
+        )
+        units = []
+        for one in _stored(flat):
+            read = self._read([(one.unit, one.version, one.parts)])
+            if read is not None:
+                units.append((one, read[0].parts))
+        return pack(Snapshot(cursor, units, [int(unit) for unit in claimed]))
+
+    def restore(self, snapshot: bytes) -> int:
+        """See `Replay.restore`."""
+        found = unpack(snapshot)
+        word, *version = self._run("version")
+        self._need_buffer(word)
+        cursor = found.cursor.moved(self._base(), self._plan)
+        fields = [value for name in (*_COUNTERS[1:], "returned", "epoch") for value in (name, getattr(cursor, name))]
+        if self._run("restore", len(fields) // 2, *fields, *found.claimed)[0] == "published":
+            raise published_already(int(version[0]))
+        return sum(self._put(one, blobs) for one, blobs in found.units)
+
+    def _base(self) -> int:
+        return int(self._client.execute_command("HGET", self._keys[1], "base") or 0)
+
+    def _put(self, one: Stored, blobs: Sequence[bytes]) -> bool:
+        sent, first = self._sent(blobs)
+        own = (one.unit, one.version, sum(map(len, blobs)), one.uses, repr(one.priority), one.epoch)
+        args = (*self._shared(), *own, self._plan.max_bytes, *sent)
+        return bool(self._said(_scripts["put"].after(self._client, first, self._keys, args))[0] == "ok")
+
+    def _sent(self, blobs: Sequence[bytes]) -> tuple[list[str], list[tuple[str, str, bytes, str, int]]]:
+        """Keys of their own for blobs, and the commands that send them there."""
+        sent = [keys.replay(self._job, f"w:{self._token}:{next(self._numbers)}") for _ in blobs]
+        return sent, [("SET", key, blob, "EX", keys.SENT_TTL_S) for key, blob in zip(sent, blobs, strict=True)]
 
     def wait(self, side: Side, timeout_s: float) -> None:
         """See `Replay.wait`: a blocking read of a stream of one entry, from the last one that this object saw on."""

@@ -22,8 +22,10 @@ from warploom.replay import (
     check_unit,
     not_current,
     other_parts,
+    published_already,
 )
 from warploom.samplers import Pick, Stored, choose
+from warploom.snapshots import Cursor, Snapshot, pack, unpack
 
 
 @dataclass(slots=True)
@@ -286,6 +288,38 @@ class LocalReplay:
             self._claims[number] = ("", -math.inf)
             self._wake("rollouts")
             return self._bad[number]
+
+    def snapshot(self) -> bytes:
+        """See `Replay.snapshot`."""
+        with self._lock:
+            self._need_buffer()
+            ready = self._ready()
+            counts = {name: self._counts[name] for name in ("sampled", "inserted", "left")}
+            cursor = Cursor(
+                self._version, self._base, self._first, self._next, **counts, returned=self._returned, epoch=self._epoch
+            )
+            units = [(self._stored(unit), self._read(unit).parts) for unit in ready]
+            return pack(Snapshot(cursor, units, sorted(self._claims)))
+
+    def restore(self, snapshot: bytes) -> int:
+        """See `Replay.restore`."""
+        found = unpack(snapshot)
+        with self._lock:
+            self._need_buffer()
+            if self._version >= 0:
+                raise published_already(self._version)
+            cursor = found.cursor.moved(self._base, self._plan)
+            self._base, self._first, self._next = cursor.base, cursor.first, cursor.next
+            self._returned, self._epoch = cursor.returned, cursor.epoch
+            for name in ("sampled", "inserted", "left"):
+                self._counts[name] = getattr(cursor, name)
+            self._claims = dict.fromkeys(found.claimed, ("", -math.inf))
+            for stored, blobs in found.units:
+                if self._bytes() + sum(map(len, blobs)) <= self._plan.max_bytes:
+                    entry = _Unit(stored.version, stored.parts, dict(enumerate(blobs)), stored.priority, stored.uses)
+                    entry.epoch = stored.epoch
+                    self._units[stored.unit] = entry
+            return len(self._units)
 
     def wait(self, side: Side, timeout_s: float) -> None:
         """See `Replay.wait`."""

@@ -431,6 +431,29 @@ class Replay(Protocol):
         """
         ...
 
+    def snapshot(self) -> bytes:
+        """Async: all complete units, the limiter's place and what is being done, while both sides go on.
+
+        Units that are used up while it is taken are left out.
+
+        Raises:
+            Unavailable: the buffer was lost; reset it.
+        """
+        ...
+
+    def restore(self, snapshot: bytes) -> int:
+        """Async: put a snapshot's units back between `reset` and `publish`; unfinished ones are claimed anew.
+
+        Returns:
+            Units put back; those for which there is no room are left out.
+
+        Raises:
+            Conflict: the buffer is published already.
+            WireError: the bytes are damaged; nothing changed.
+            Unavailable: the buffer was lost; reset it.
+        """
+        ...
+
     def wait(self, side: Side, timeout_s: float) -> None:
         """Rest until something happened that may let this side go on, or for `timeout_s`, and count the time.
 
@@ -451,6 +474,11 @@ class Replay(Protocol):
     def close(self) -> None:
         """Delete everything of this job; later calls of rollouts are quiet."""
         ...
+
+
+def published_already(version: int) -> Conflict:
+    """The error for a snapshot that comes too late."""
+    return Conflict("a snapshot is restored between reset and publish", field="version", rule="-1", value=version)
 
 
 def check_chunk(chunk: Chunk, plan: ReplayPlan) -> None:

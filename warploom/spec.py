@@ -135,6 +135,9 @@ class ReplaySpec(Config):
     when_full: Literal["wait", "drop_oldest"] = Field(
         "wait", description="async: rollouts wait, or the oldest trajectories go"
     )
+    checkpoint: bool = Field(
+        False, description="async: checkpoints hold the buffer too, so that it is not collected anew after a loss"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of stored points")
     delta: bool = Field(False, description="store points as differences to the first of their path; exact in float32")
     compression: Literal["none", "lz4"] = Field("none", description="of stored chunks")

@@ -102,6 +102,7 @@ class LearnerLoop:
         checkpoint: called with the state every `checkpoint_every` rounds and at the end; when it says False, after the
             next round too.
         group: the learners that work together.
+        recall: the last snapshot of the buffer, for when it is opened anew.
     """
 
     def __init__(
@@ -114,10 +115,12 @@ class LearnerLoop:
         report: Report,
         checkpoint: Callable[[LearnerState], bool],
         group: Group | None = None,
+        recall: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         self._algorithm, self._spec, self._replay = algorithm, spec, replay
         self._report, self._checkpoint = report, checkpoint
         self._group = group or Alone()
+        self._recall = recall
         self._since = time.perf_counter()
         self._unsaved = False
         self.state = state
@@ -131,7 +134,20 @@ class LearnerLoop:
         """Empty the buffer and open it at the state's version."""
         if self._group.rank == 0:
             self._replay.reset(self.state.meta.version)
+            self._refill()
             self._replay.publish(self.state.meta.version, pack_meta(self.state.meta))
+
+    def _refill(self) -> None:
+        """Put back what the last checkpoint holds of the buffer; without it rollouts collect anew."""
+        snapshot = self._recall()
+        if snapshot is None:
+            return
+        try:
+            units = self._replay.restore(snapshot)
+        except WireError as error:
+            self._report("warning", {"message": f"the checkpoint of the replay is left out: {error.message}"})
+        else:
+            self._report("replay_restored", {"units": units})
 
     def reopen(self) -> None:
         """Go on after the buffer did not answer: it may have lost everything, or only the last word.

@@ -29,7 +29,7 @@ from warploom.types import Gradient, Tensors
 from workers import placement
 from workers.context import Assignment, JobContext
 from workers.joblog import job_log, logged
-from workers.saving import Saver, fork, load
+from workers.saving import Saver, fork, load, recall
 
 log = structlog.get_logger()
 REST_S = 1.0  # the longest rest between two looks at the buffer
@@ -122,7 +122,10 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
     state = replace(state, meta=state.meta.to(device))
     replay: Replay = context.replay if group.world == 1 else Patient(context.replay)
     progress, save = _Progress(context), Saver(context)
-    loop = LearnerLoop(algorithm, spec, replay, state, report=progress.report, checkpoint=save, group=group)
+    loop = LearnerLoop(
+        algorithm, spec, replay, state, report=progress.report, checkpoint=save, group=group,
+        recall=lambda: recall(context),
+    )  # fmt: skip
     if leader:
         _check_budget(context, algorithm, state)
     _go(loop, group, left or threading.Event(), context.replay, progress)

@@ -22,6 +22,8 @@ META = "meta.safetensors"
 AGAIN_S = 5.0
 TELL_S = 60.0
 
+SNAPSHOT = "replay.snapshot"
+
 
 class Saver:
     """Saves the states of one learner, and tells the job's history.
@@ -43,7 +45,7 @@ class Saver:
         version = state.meta.version
         if not now and time.monotonic() < self._not_before:
             return False
-        files = pack_state(state)
+        files = self._files(state)
         try:
             self._context.checkpoints.save(version, files, {"spec": self._context.spec.to_json()})
         except Unavailable as error:
@@ -74,11 +76,34 @@ class Saver:
         except Unavailable as error:
             log.warning("a checkpoint was not listed", meta_step=version, reason=error.message)
 
+    def _files(self, state: LearnerState) -> dict[str, bytes]:
+        """The learner's state, and the buffer where the spec asks for it and it answers."""
+        files = pack_state(state)
+        if wants_replay(self._context):
+            try:
+                files[SNAPSHOT] = self._context.replay.snapshot()
+            except Unavailable as error:
+                log.warning("a checkpoint goes without the replay", reason=error.message)
+        return files
+
     def _complain(self, version: int, message: str) -> None:
         log.warning("checkpoint failed", job=self._context.assignment.job_id, meta_step=version, reason=message)
         if time.monotonic() - self._told >= TELL_S:
             self._told = time.monotonic()
             self._context.report("checkpoint_failed", {"meta_step": version, "message": message})
+
+
+def wants_replay(context: JobContext) -> bool:
+    """Whether checkpoints of this job hold its buffer."""
+    return context.spec.replay.checkpoint and context.spec.training.mode == "async"
+
+
+def recall(context: JobContext) -> bytes | None:
+    """The buffer in the last whole checkpoint, if it has it."""
+    if not wants_replay(context):
+        return None
+    checkpoint = context.checkpoints.latest()
+    return None if checkpoint is None else checkpoint.blobs.get(SNAPSHOT)
 
 
 def load(context: JobContext) -> LearnerState | None:

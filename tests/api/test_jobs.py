@@ -310,3 +310,9 @@ def test_pages_load_nothing_from_elsewhere(client: Api) -> None:
         for link in links:
             assert link.startswith("/")
             assert client.get(link).status_code == 200
+
+
+def test_prometheus_sees_the_replay_of_running_jobs(client: Api, claim: JobClaim) -> None:
+    text = client.get("/metrics").text
+    for name in ("bytes", "units", "rejected", "samples_per_insert", 'blocked_seconds{side="rollouts"}'):
+        assert f"warploom_replay_{name} 0.0" in text

@@ -14,7 +14,7 @@ from service.connection import Connections
 from service.ids import new_id
 from service.replay import RedisReplay
 from tests.support.clock import FakeClock
-from warploom.errors import Conflict, Fenced, InvalidInput, Unavailable
+from warploom.errors import Conflict, Fenced, InvalidInput, Unavailable, WireError
 from warploom.local_replay import LocalReplay
 from warploom.replay import Chunk, Replay, ReplayPlan, Unit, UnitClaim
 from warploom.samplers import Sampler
@@ -517,6 +517,50 @@ def test_a_rest_ends_when_something_happened_and_is_counted(make: MakeReplay) ->
     replay.publish(1, b"")
     replay.wait("rollouts", 5)
     assert time.monotonic() - started < 4, "what happened before the rest counts"
+
+
+def test_a_snapshot_brings_units_limiter_and_claims_back(make: MakeReplay) -> None:
+    options = plan("async", rounds=100, samples_per_insert=2, ahead=3)
+    replay = make(options)
+    units = claimed(replay)
+    for unit in units[:4]:
+        fill(replay, unit, 0, 2)
+    replay.sample(2, 0)
+    before, snapshot, expected = replay.stats(), replay.snapshot(), None
+    expected = replay.sample(2, 7)
+    replay.publish(1, b"")
+    with pytest.raises(Conflict, match="between reset and publish"):
+        replay.restore(snapshot)
+    replay.reset(0)
+    with pytest.raises(WireError):
+        replay.restore(snapshot[:-1])
+    assert replay.restore(snapshot) == 4
+    replay.publish(0, b"meta")
+    after = replay.stats()
+    assert (after.units, after.bytes, after.sampled, after.inserted) == (4, before.bytes, 2, 4)
+    assert claimed(replay)[:2] == units[4:6], "what was being done is done again"
+    assert replay.sample(2, 7) == expected
+
+
+def test_a_snapshot_that_is_older_counts_the_rounds_since(make: MakeReplay) -> None:
+    replay = make(plan("async", rounds=100))
+    for unit in claimed(replay):
+        fill(replay, unit, 0)
+    snapshot = replay.snapshot()
+    replay.reset(3)
+    assert replay.restore(snapshot) == 4
+    replay.publish(3, b"meta")
+    assert replay.stats().sampled == 6
+    assert replay.sample(2, 0)
+
+
+def test_a_restore_stops_at_the_budget(make: MakeReplay) -> None:
+    large, small = (make(plan("async", rounds=100, max_bytes=size)) for size in (100, 20))
+    for unit in claimed(large):
+        large.append(Chunk(unit, 0, 1, 0, b"12345678"))
+    small.reset(0)
+    assert small.restore(large.snapshot()) == 2
+    assert small.stats().bytes == 16
 
 
 def test_uses_of_units_that_left_do_not_let_more_in(make: MakeReplay) -> None:

@@ -25,6 +25,7 @@ from warploom.errors import WarploomError
 from warploom.local_replay import LocalReplay
 from warploom.replay import Chunk, ReplayPlan
 from warploom.samplers import Sampler, SamplerName
+from warploom.snapshots import unpack
 
 
 class Twins(RuleBasedStateMachine):
@@ -144,6 +145,18 @@ class Twins(RuleBasedStateMachine):
         self.version = version
         self.held.clear()
         self.completed.clear()
+
+    @precondition(lambda self: self.plan.mode == "async")
+    @rule()
+    def lose_and_restore(self) -> None:
+        own, other = (unpack(replay.snapshot()) for replay in (self.local, self.redis))
+        assert abs(own.cursor.returned - other.cursor.returned) < 1e-6
+        assert replace(other, cursor=own.cursor) == own
+        assert replace(other.cursor, returned=own.cursor.returned) == own.cursor
+        snapshot = self.redis.snapshot()
+        self.both("reset", self.version)
+        assert self.both("restore", snapshot) == len(own.units)
+        self.both("publish", self.version, b"meta")
 
     @invariant()
     def agree(self) -> None:
