@@ -186,7 +186,8 @@ class ReplayPlan:
         if self.mode == "sync":
             return self.units_per_round
         most = self.ahead * self.units_per_round * math.ceil(self.samples_per_insert)
-        return most if self.max_units is None else min(most, self.max_units)
+        bounded = self.max_units is not None and self.when_full == "wait"
+        return min(most, self.max_units or most) if bounded else most
 
     def check_unit_bytes(self, bytes_per_unit: int) -> None:
         """Refuse units that are so large that the buffer could not hold what a round (sync) or window (async) needs.

@@ -475,15 +475,15 @@ def test_a_rejected_unit_of_a_sample_is_done_again_and_its_use_taken_back(make: 
     assert fill(replay, taken[0].number, 1) == ["accepted"]
 
 
-def test_a_budget_of_units_is_hard_and_lets_units_that_were_begun_end(make: MakeReplay) -> None:
+def test_a_budget_of_units_bounds_claims_and_lets_units_that_were_begun_end(make: MakeReplay) -> None:
     replay = make(plan("async", rounds=100, max_units=2))
-    claimed(replay)
+    assert claimed(replay) == [0, 1], "no work is begun that could not be stored"
     assert replay.append(Chunk(0, 0, 2, 0, b"a")) == "accepted"
     assert fill(replay, 1, 0) == ["accepted"]
-    assert fill(replay, 2, 0) == ["wait"]
     assert replay.append(Chunk(0, 1, 2, 0, b"b")) == "accepted"
+    assert claimed(replay) == []
     assert replay.sample(2, 0)
-    assert fill(replay, 2, 0) == ["accepted"]
+    assert claimed(replay) == [2, 3]
 
 
 @pytest.mark.parametrize("budget", [{"max_units": 3}, {"max_bytes": 12}])
