@@ -50,6 +50,7 @@ class Plan:
             but not for ever, so that a slow machine is not hit only while everything starts.
         minutes: all must be over by then.
         kinds: faults to choose from.
+        in_turn: take them in their order and not by chance; whom they hit stays chance.
         supervisors: how many there are, each with a Ray of its own.
         sorts: how many sorts of jobs take turns, 1 to 3.
         asynchronous: every so many-th job is asynchronous, 0 for none.
@@ -63,6 +64,7 @@ class Plan:
     gap_s: tuple[float, float] = (2.0, 10.0)
     minutes: float = 90.0
     kinds: tuple[str, ...] = FAULTS
+    in_turn: bool = False
     supervisors: int = 2
     sorts: int = 3
     asynchronous: int = 4
@@ -132,6 +134,7 @@ class Drill:
         self._report = Report()
         self._ids: list[str] = []
         self._open: list[Fault] = []
+        self._drawn = 0
         self._undo: list[tuple[float, Any]] = []
 
     def run(self) -> Report:
@@ -212,7 +215,7 @@ class Drill:
     def _one(self, faults: Faults) -> bool:
         """One fault; those that find nobody are drawn anew."""
         for _ in range(20):
-            name = self._chance.choice(self._plan.kinds)
+            name = self._next()
             fault = faults.do(name)
             if fault is not None:
                 self._say(f"{len(self._report.done) + 1:3d} {name}")
@@ -222,6 +225,11 @@ class Drill:
                     self._undo.append(fault.undo)
                 return True
         return False
+
+    def _next(self) -> str:
+        self._drawn += 1
+        kinds = self._plan.kinds
+        return kinds[(self._drawn - 1) % len(kinds)] if self._plan.in_turn else self._chance.choice(kinds)
 
     def _tend(self) -> None:
         now = time.monotonic()
