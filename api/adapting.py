@@ -34,7 +34,7 @@ async def adapt(services: Services, name: str, given: AdaptInput, manner: Manner
         Unavailable: there is no adapter, or no Redis, or too many wait.
     """
     model, _ = await asyncio.gather(
-        look_up(services, name, given.options.version), count_rows(services, given.x, given.query_x)
+        look_up(services, name, given.options.version), count_rows(services, "adapt_calls", given.x, given.query_x)
     )
     request = await off_loop(given.size, _request, services, model, given, manner)
     blob = await ask(services, request, manner)
@@ -50,7 +50,7 @@ async def adapt_many(services: Services, name: str, tasks: Sequence[AdaptInput],
         raise InvalidInput(f"/tasks: {rule}", field="/tasks", rule=rule, value=len(tasks))
     model, _ = await asyncio.gather(
         look_up(services, name, tasks[0].options.version),
-        count_rows(services, *(rows for task in tasks for rows in (task.x, task.query_x))),
+        count_rows(services, "adapt_calls", *(rows for task in tasks for rows in (task.x, task.query_x))),
     )
     size = sum(task.size for task in tasks)
     requests = await off_loop(size, lambda: [_numbered(i, services, model, t, manner) for i, t in enumerate(tasks)])
@@ -69,7 +69,9 @@ async def predict(services: Services, adaptation_id: str, query: QueryInput) -> 
         ("kept", services.models.full_name(""), adaptation_id), lambda: services.queue.kept(adaptation_id)[0]
     )
     kept = Adaptation.model_validate(info)
-    model, _ = await asyncio.gather(look_up(services, kept.model, kept.version), count_rows(services, query.x))
+    model, _ = await asyncio.gather(
+        look_up(services, kept.model, kept.version), count_rows(services, "predict_calls", query.x)
+    )
 
     def make() -> AdaptationRequest:
         x = support.inputs(model, query.x, "/query/x", services.limits.most("support_rows"))

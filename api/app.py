@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
-from api import errors, pages
+from api import document, errors, pages
 from api.deps import Access
 from api.metrics import Metrics
-from api.middleware import BearerAuth, BodyGuard, RequestContext
-from api.routes import account, adaptations, catalog, checkpoints, events, health, jobs, keys, logs, models, sweeps
+from api.middleware import Audit, BearerAuth, BodyGuard, RequestContext
+from api.routes import (
+    account,
+    adaptations,
+    audit,
+    catalog,
+    checkpoints,
+    events,
+    health,
+    jobs,
+    keys,
+    logs,
+    models,
+    sweeps,
+)
 from api.state import Services
 from service.connection import Connections
 from service.settings import Settings
 from service.tenancy import ADAPT, ADMIN, JOBS_READ, JOBS_WRITE
+from service.usage import FLUSH_S
 from warploom import __version__
 
 DESCRIPTION = """
@@ -39,6 +55,7 @@ ROUTERS = (
     (catalog.router, Access()),
     (keys.router, Access(read=(ADMIN,), write=(ADMIN,))),
     (account.router, Access()),
+    (audit.router, Access(read=(ADMIN,), write=(ADMIN,))),
 )
 
 
@@ -60,16 +77,18 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = Metrics(services)
-    errors.install(app)
+    errors.install(app, document.allowed)
     # For the documentation only: `BearerAuth` decides, before a body is read.
     bearer = Depends(HTTPBearer(auto_error=False, description="the API key"))
     for router, access in ROUTERS:
         needed = [bearer, Depends(access.check)]
-        app.include_router(router, prefix="/v1", dependencies=needed, responses=errors.RESPONSES)
+        app.include_router(router, prefix="/v1", dependencies=needed)
     app.include_router(health.router)
     pages.install(app)
+    document.complete(app, ROUTERS)
     # The last one added is the outermost.
     app.add_middleware(BodyGuard, settings=settings, charge=services.charge)
+    app.add_middleware(Audit, write=services.audit.append)
     app.add_middleware(BearerAuth, admit=services.admit)
     app.add_middleware(RequestContext, metrics=app.state.metrics)
     return app
@@ -80,6 +99,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     services.live.open()
     services.mailbox.open()
+    counting = asyncio.create_task(_write_usage(services))
     yield
+    counting.cancel()
     await services.mailbox.close()
+    await run_in_threadpool(services.usage.flush)
     await services.live.close()
+
+
+async def _write_usage(services: Services) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        await run_in_threadpool(services.usage.flush)

@@ -6,14 +6,13 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sized
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from api.payload import SMALL_BYTES, Options
-from api.state import Services
+from api.state import Call, Services
 from service.adaptations import AdaptationQueue, AdaptationRequest
 from warploom.errors import TimedOut, Unavailable
 from warploom.records import Model
@@ -42,10 +41,10 @@ async def look_up(services: Services, name: str, version: int | None) -> Model:
     return await services.lookups.ask(key, lambda: services.models.get(name, version))
 
 
-async def count_rows(services: Services, *rows: Any) -> None:
-    """Take what is sent from the caller's limit of rows."""
+async def count_rows(services: Services, call: Call, *rows: Any) -> None:
+    """Count a call, and take what is sent from the caller's limit of rows."""
     count = sum(len(values) for values in rows if isinstance(values, Sized))
-    await run_in_threadpool(partial(services.limits.take, rows_per_minute=count))
+    await run_in_threadpool(services.spend, call, count)
 
 
 async def off_loop(size: int, function: Callable[..., T], *args: Any) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -36,25 +36,6 @@ CODES = {
 }
 
 log = logging.getLogger("api")
-
-_TEXT, _ANY = {"type": "string"}, {"description": "short form of the value"}
-_COMPLAINT = {"type": "object", "properties": {"pointer": _TEXT, "rule": _TEXT, "value": _ANY, "message": _TEXT}}
-_PROBLEM = {
-    "type": "object",
-    "title": "Problem",
-    "description": "RFC 9457",
-    "required": ["type", "title", "status", "code", "detail", "errors", "request_id"],
-    "properties": {
-        **dict.fromkeys(("type", "title", "code", "detail", "request_id"), _TEXT),
-        "status": {"type": "integer"},
-        "errors": {"type": "array", "items": _COMPLAINT},
-    },
-}
-_CONTENT = {"application/problem+json": {"schema": _PROBLEM}}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    422: {"description": "A value breaks a rule; `errors` names every field", "content": _CONTENT},
-    "default": {"description": "Any other refusal", "content": _CONTENT},
-}
 
 
 class UnsupportedMediaType(WarploomError):
@@ -161,8 +142,13 @@ def unexpected(scope: Scope, error: Exception) -> Response:
     return response(scope, _general(500, "something went wrong here; the request id finds it in the log"))
 
 
-def install(app: FastAPI) -> None:
-    """Have `app` answer every kind of error as a problem document."""
+def install(app: FastAPI, allowed: Callable[[FastAPI, str], str]) -> None:
+    """Have `app` answer every kind of error as a problem document.
+
+    Args:
+        app: the application.
+        allowed: the methods of a path.
+    """
 
     @app.exception_handler(WarploomError)
     async def _ours(request: Request, error: WarploomError) -> Response:
@@ -175,7 +161,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         detail = error.detail or HTTPStatus(error.status_code).phrase
-        return response(request.scope, _general(error.status_code, detail), headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (methods := allowed(app, request.url.path)):
+            headers = {name: value for name, value in headers.items() if name.lower() != "allow"} | {"Allow": methods}
+        return response(request.scope, _general(error.status_code, detail), headers=headers)
 
     @app.exception_handler(RedisError)
     async def _redis(request: Request, error: RedisError) -> Response:

@@ -42,7 +42,7 @@ class Metrics:
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Count one answer."""
         method = scope["method"] if scope["method"] in METHODS else "other"
-        route = _pattern(scope)
+        route = pattern(scope)
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -51,7 +51,8 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _pattern(scope: Scope) -> str:
+def pattern(scope: Scope) -> str:
+    """The route's pattern, with its prefix."""
     found = getattr(scope.get("route"), "path", None)
     if not isinstance(found, str):
         return "unmatched"

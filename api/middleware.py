@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -15,15 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
-from api.metrics import Metrics
+from api.metrics import Metrics, pattern
 from service.auth import HEADER
 from service.settings import Settings
 from service.tenancy import Caller
 from warploom.errors import RateLimited, TooLarge, Unauthenticated, WarploomError
 
+log = logging.getLogger("api")
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 PRIVATE = "/v1"
 CLOSE = {"Connection": "close"}
+CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+UNAUDITED = ("/adapt", "/predict")
 SLOWEST_BYTES_PER_S = 16 * 1024
 CALLER = "warploom.caller"  # in the scope of a request that was let in
 
@@ -94,6 +98,47 @@ class BearerAuth:
             message = "an API key is needed: send it as 'Authorization: Bearer <key>'"
             raise Unauthenticated(message, field=HEADER, rule="Bearer <key>")
         return await run_in_threadpool(self.admit, key.strip(), body_bytes)
+
+
+class Audit:
+    """Writes down every call that changes something, before its answer leaves.
+
+    Args:
+        app: what comes next.
+        write: `AuditLog.append`; runs on a thread.
+    """
+
+    def __init__(self, app: ASGIApp, write: Callable[..., None]) -> None:
+        self.app = app
+        self.write = write
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or CALLER not in scope or scope["method"] not in CHANGING:
+            await self.app(scope, receive, send)
+            return
+
+        async def audited(message: Message) -> None:
+            route = pattern(scope)
+            if message["type"] == "http.response.start" and not route.endswith(UNAUDITED):
+                await self._write(scope, route, message)
+            await send(message)
+
+        await self.app(scope, receive, audited)
+
+    async def _write(self, scope: Scope, route: str, message: Message) -> None:
+        made = Headers(raw=message["headers"]).get("location", "").rpartition("/")[2]
+        entry = {
+            "action": f"{scope['method']} {route}",
+            "target": made or " ".join(map(str, scope.get("path_params", {}).values())),
+            "status": message["status"],
+            "request_id": scope["warploom.request_id"],
+            "address": (scope.get("client") or ("",))[0],
+        }
+        try:
+            await run_in_threadpool(partial(self.write, scope[CALLER], **entry))
+        except WarploomError as error:
+            log.error("not audited: %s", error.message, extra=entry)
 
 
 class BodyGuard:

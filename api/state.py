@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from api.live import Live
 from api.mailbox import Mailbox
 from api.merged import Merged
 from service.adaptations import AdaptationQueue
+from service.audit import AuditLog
 from service.auth import KeyRing
 from service.connection import Connections
 from service.events import EventLog
 from service.fleet import Fleet
 from service.jobs import JobStore
-from service.limits import BYTES, REQUESTS, Limiter, resolved
+from service.limits import BYTES, REQUESTS, ROWS, Limiter, resolved
 from service.logs import LogStore
 from service.models import ModelStore
 from service.settings import Settings
 from service.sweeps import SweepStore
 from service.tenancy import Caller
+from service.usage import Usage
 from warploom.errors import TooLarge
+
+Call = Literal["adapt_calls", "predict_calls"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,9 @@ class Services:
     queue: AdaptationQueue
     keys: KeyRing
     limits: Limiter
+    usage: Usage
+    audit: AuditLog
+    caller: Caller | None = None
     fleet: Fleet
     logs: LogStore
     live: Live = field(repr=False)
@@ -54,6 +62,8 @@ class Services:
             queue=AdaptationQueue(connections, ttl_s=settings.adaptation_ttl_s, most_waiting=settings.adapt_queue),
             keys=KeyRing(connections),
             limits=Limiter(connections),
+            usage=Usage(connections),
+            audit=AuditLog(connections),
             fleet=Fleet(connections),
             logs=LogStore(connections),
             live=Live(settings.state_url, settings.replay_url),
@@ -77,6 +87,8 @@ class Services:
             ),
             keys=KeyRing(connections, caller=caller),
             limits=Limiter(connections, caller),
+            audit=AuditLog(connections, caller=caller),
+            caller=caller,
         )
 
     def admit(self, token: str, body_bytes: int) -> Caller:
@@ -95,8 +107,16 @@ class Services:
             rule = f"at most {caller.limits['body_bytes']} bytes"
             raise TooLarge(f"the body is too large: {rule} are accepted", field="", rule=rule, value=body_bytes)
         Limiter(self.connections, caller).take(**{REQUESTS: 1, BYTES: body_bytes})
+        self.usage.add(caller.key, requests=1, bytes=body_bytes)
         return caller
 
     def charge(self, caller: Caller, body_bytes: int) -> None:
         """Count a body whose length was not stated. Raises as `admit` does."""
         Limiter(self.connections, caller).take(**{BYTES: body_bytes})
+        self.usage.add(caller.key, bytes=body_bytes)
+
+    def spend(self, call: Call, rows: int) -> None:
+        """Count an adaptation or a prediction of so many rows. Raises RateLimited, TooLarge."""
+        self.limits.take(**{ROWS: rows})
+        if self.caller is not None:
+            self.usage.add(self.caller.key, **{call: 1, "rows": rows})

@@ -15,6 +15,8 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
 | wl:once:<kind>:<sha256> | string | lifecycle            | 24 hours  | fingerprint of a request, id that it made |
 | wl:key:<id>             | hash   | auth                 | permanent | an API key's record, with its SHA-256     |
+| wl:usage:<key>:<day>    | hash   | usage, lifecycle     | 400 days *| counters of a key on a day since the epoch|
+| wl:audit                | stream | audit                | permanent | who did what, capped near 100 000 entries |
 | wl:active:<kind>:<key>  | set    | lifecycle            | permanent | a key's records, until they are seen ended|
 | wl:keys                 | zset   | auth                 | permanent | ids of keys, all of score 0               |
 
@@ -62,6 +64,7 @@ REPLY_TTL_S = 600
 BOOKS_TTL_S = 7 * 86400
 FLEET_TTL_S = 86400
 ONCE_TTL_S = 86400
+USAGE_TTL_S = 400 * 86400
 
 # Keys without a lifetime; the test suite fails on any other key that has none.
 PERMANENT = (
@@ -72,11 +75,13 @@ PERMANENT = (
     re.compile(r"wl:model:([a-z0-9-]+/)?[A-Za-z0-9._-]+(:\d+)?"),
     re.compile(r"wl:key:key_[0-9a-z]{20}"),
     re.compile(r"wl:keys"),
+    re.compile(r"wl:audit"),
     re.compile(r"wl:active:(job|sweep):key_[0-9a-z]{20}"),
     re.compile(r"wl:adapt:requests"),
 )
 
 KEYS = "wl:keys"
+AUDIT = "wl:audit"
 RECORD = "wl:record:"
 FLEET = "wl:fleet"
 REQUESTS = "wl:adapt:requests"
@@ -142,6 +147,11 @@ def active(kind: str, api_key: str) -> str:
 def limits(api_key: str) -> str:
     """The buckets of an API key."""
     return f"wl:limits:{api_key}"
+
+
+def usage(api_key: str, day: int) -> str:
+    """What an API key used on a day, in days since the epoch (also named in `_life.lua`)."""
+    return f"wl:usage:{api_key}:{day}"
 
 
 def api_key(key_id: str) -> str:

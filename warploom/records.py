@@ -6,9 +6,9 @@ plain strings.
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING = "queued", "running", "pausing", "paused", "cancelling"
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
@@ -156,10 +156,14 @@ class LogLine(Record):
     message: str
 
 
+# Said in words that every reader of JSON schemas knows.
+_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+
+
 class Metrics(Record):
     """Curves by name: pairs of a round and a value."""
 
-    curves: dict[str, list[tuple[int, float]]] = Field(default_factory=dict)
+    curves: dict[str, list[Annotated[tuple[int, float], WithJsonSchema(_PAIR)]]] = Field(default_factory=dict)
 
 
 class Model(Record):
@@ -298,6 +302,35 @@ class LimitUse(Record):
     limit: int
     used: int | None = None
     reset_s: float | None = None
+
+
+class UsageDay(Record):
+    """What a key used on one day (UTC). `tasks` are those of jobs that ended on it; `rows` of supports and queries."""
+
+    date: str
+    key: str
+    requests: int = 0
+    jobs: int = 0
+    sweeps: int = 0
+    tasks: int = 0
+    adapt_calls: int = 0
+    predict_calls: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+
+class AuditEntry(Record):
+    """Who did what. `action` is method and route, `target` the object, `status` that of the answer."""
+
+    id: str
+    at: float
+    key: str
+    tenant: str
+    action: str
+    target: str = ""
+    status: int
+    request_id: str = ""
+    address: str = ""
 
 
 class CatalogEntry(Record):

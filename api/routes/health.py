@@ -24,7 +24,7 @@ def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"content": {"application/problem+json": {"schema": {"type": "object"}}}}})
 def readyz(request: Request, services: ServicesDep) -> Response:
     """All parts that are needed are up; else 503, and the document names those that are down."""
     parts = _parts(services)

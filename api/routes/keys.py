@@ -20,7 +20,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 class KeyBody(BaseModel):
     """A key to make."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", description="what for")]
     tenant: Annotated[str | None, Field(pattern=TENANT_PATTERN, description="default: your own")] = None
@@ -34,7 +34,7 @@ class KeyBody(BaseModel):
 class RotateBody(BaseModel):
     """How to rotate."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     grace_s: Annotated[float, Field(ge=0, le=LONGEST_GRACE_S, description="seconds that the old secret works")] = 3600
 

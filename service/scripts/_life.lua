@@ -15,6 +15,14 @@ local function note(record, state, now, phase)
   redis.call('HSET', record, 'transitions', line)
 end
 
+-- Count for the API key that made the record; named as in service/keys.py.
+local function count_usage(api_key, now, name, amount)
+  if not api_key or api_key == '' or amount == 0 then return end
+  local counters = 'wl:usage:' .. api_key .. ':' .. whole(math.floor(now / 86400000))
+  redis.call('HINCRBY', counters, name, whole(amount))
+  redis.call('EXPIRE', counters, 400 * 86400)
+end
+
 -- Enter `state`: field, transition, event, place in queue or leases. `extra`: further members of the event.
 local function enter(record, events, queue, leases, id, state, now, extra)
   redis.call('HSET', record, 'state', state)
@@ -29,7 +37,11 @@ local function enter(record, events, queue, leases, id, state, now, extra)
   else
     redis.call('ZREM', queue, id)
     if not HELD[state] then redis.call('ZREM', leases, id) end
-    if not HELD[state] and state ~= 'paused' then redis.call('HSET', record, 'ended_at', whole(now)) end
+    if not HELD[state] and state ~= 'paused' then
+      redis.call('HSET', record, 'ended_at', whole(now))
+      local api_key, progress = unpack(redis.call('HMGET', record, 'api_key', 'progress'))
+      count_usage(api_key, now, 'tasks', tonumber(string.match(progress or '', '"tasks_done":(%d+)') or '0'))
+    end
   end
 end
 

@@ -24,5 +24,6 @@ redis.call('HSET', KEYS[1], 'id', ARGV[2], 'name', ARGV[3], 'spec', ARGV[4], 'cr
 for i = 11, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('ZADD', KEYS[3], 0, ARGV[2])
 enter(KEYS[1], KEYS[2], KEYS[4], KEYS[5], ARGV[2], 'queued', now)
+count_usage(ARGV[6], now, string.match(ARGV[2], '^%a+') .. 's', 1)
 if KEYS[7] then redis.call('SET', KEYS[7], ARGV[9] .. ' ' .. ARGV[2], 'EX', ARGV[10]) end
 return { 'made', ARGV[2] }
