@@ -104,7 +104,13 @@ def result(future: Any) -> Any:
     except OutOfMemoryError as error:
         raise OutOfMemory(f"ended by Ray, because its node ran out of memory: {_first_line(error)}") from None
     except RayError as error:
-        raise ActorLost(_first_line(error)) from None
+        raise ActorLost(_why(error)) from None
+
+
+def _why(error: Exception) -> str:
+    """Ray's first line says it, unless the actor could not even be made: then the last one names the error."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"it could not be made: {lines[-1]}" if "creation task" in lines[0] else lines[0]
 
 
 def _first_line(error: Exception) -> str:

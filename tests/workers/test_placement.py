@@ -15,6 +15,7 @@ def raised_by(cause: Exception) -> RayTaskError:
     return RayTaskError("run", "traceback", cause)
 
 
+UNMADE = "The actor died because of an error raised in its creation task, ray::LearnerWorker.__init__()"
 ENDS: list[tuple[Exception, type[Exception], str]] = [
     (raised_by(DataMissing("no archive")), DataMissing, "no archive"),
     (raised_by(MemoryError("numpy")), OutOfMemory, "MemoryError: numpy"),
@@ -22,6 +23,11 @@ ENDS: list[tuple[Exception, type[Exception], str]] = [
     (raised_by(KeyError("x")), WarploomError, "KeyError: 'x'"),
     (OutOfMemoryError("the node is at 96 %"), OutOfMemory, "96 %"),
     (ActorDiedError(), placement.ActorLost, "died"),
+    (
+        RaySystemError(f"{UNMADE}\nImportError: no such family"),
+        placement.ActorLost,
+        "made: ImportError: no such family",
+    ),
     (RaySystemError("the raylet is gone"), placement.ActorLost, "gone"),
 ]
 
