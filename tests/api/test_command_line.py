@@ -35,6 +35,19 @@ NO_COMMAND = {
     ("POST", "/v1/keys/{key_id}/rotate"): "`warploom keys` is still to come",
     ("POST", "/v1/keys/{key_id}/revoke"): "`warploom keys` is still to come",
 }
+# Their commands follow the routes.
+NO_COMMAND |= {
+    (method, f"/v1/webhooks{rest}"): "`warploom webhooks` is still to come"
+    for method, rest in [
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", "/{webhook_id}"),
+        ("PATCH", "/{webhook_id}"),
+        ("DELETE", "/{webhook_id}"),
+        ("GET", "/{webhook_id}/deliveries"),
+        ("POST", "/{webhook_id}/test"),
+    ]
+}
 
 
 def refused(_: Any) -> dict[str, str]:
@@ -47,6 +60,8 @@ SCRIPT: list[tuple[str, Callable[[Any], dict[str, str]] | None]] = [
     ("health", None),
     ("limits", None),
     ("whoami", None),
+    ("usage", None),
+    ("audit", None),
     ("submit {spec} --dry-run", None),
     ("submit {spec}", lambda found: {"job": found["id"]}),
     ("jobs", None),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Annotated
+
 import typer
 
 from warploom.cli.output import AsJson, client_of, console, emit_json, facts, table
@@ -9,7 +12,7 @@ from warploom.cli.output import AsJson, client_of, console, emit_json, facts, ta
 
 def register(app: typer.Typer) -> None:
     """Put the commands on `app`."""
-    for command in (health, limits, whoami):
+    for command in (health, limits, whoami, usage, audit):
         app.command(rich_help_panel="The service")(command)
 
 
@@ -53,3 +56,42 @@ def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
     with client_of(ctx) as client:
         found = client.whoami()
     emit_json(found) if as_json else console.print(facts(found.model_dump()))
+
+
+def usage(
+    ctx: typer.Context,
+    days: Annotated[int, typer.Option(min=1, help="How many days back, today included.")] = 30,
+    key: Annotated[str | None, typer.Option(metavar="ID", help="Another key, for admins.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a key used by day: requests, jobs, tasks, calls, rows, bytes.
+
+    Example: [bold]warploom usage --days 7[/]
+    """
+    with client_of(ctx) as client:
+        found = client.usage(days, key)
+    if as_json:
+        emit_json(found)
+        return
+    names = ("requests", "jobs", "sweeps", "tasks", "adapt_calls", "predict_calls", "rows", "bytes")
+    rows = [(day.date, *(f"{getattr(day, name):,}" for name in names)) for day in found]
+    console.print(table(("DAY", *(name.replace("_", " ").upper() for name in names)), rows))
+
+
+def audit(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to list.")] = 100,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this entry.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List who changed what, or was refused, newest first. Needs a key of scope admin.
+
+    Example: [bold]warploom audit --limit 20[/]
+    """
+    with client_of(ctx) as client:
+        page = client.audit(limit, after)
+    if as_json:
+        emit_json(page)
+        return
+    rows = [(e.id, datetime.fromtimestamp(e.at), e.key, e.action, e.target, e.status, e.address) for e in page.data]
+    console.print(table(("ID", "TIME", "KEY", "ACTION", "TARGET", "STATUS", "FROM"), rows))

@@ -74,6 +74,8 @@ class Operations(Owner):
     version = operation(service_plans.version)
 
     whoami = operation(key_plans.whoami)
+    usage = operation(key_plans.usage)
+    audit = listing(key_plans.audit)
     keys = listing(key_plans.listing)
     key = operation(key_plans.one)
     create_key = operation(key_plans.create)

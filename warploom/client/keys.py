@@ -1,16 +1,32 @@
-"""What can be asked about API keys. All but `whoami` need a key of scope admin."""
+"""What can be asked about API keys. All but `whoami` and `usage` need a key of scope admin."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from warploom.client.calls import Call, get, given, part, post
-from warploom.records import ApiKey, Identity, NewApiKey, Page
+from warploom.client.core import Core
+from warploom.records import ApiKey, AuditEntry, Identity, NewApiKey, Page, UsageDay
 
 
 def whoami() -> Call[Identity]:
     """Whose key this client uses: its name, tenant and scopes."""
     return get("/v1/whoami", Identity)
+
+
+async def usage(core: Core, days: int = 30, key: str | None = None) -> list[UsageDay]:
+    """What a key used by day (UTC), today first; days without any are left out.
+
+    Args:
+        days: how many days back, today included.
+        key: id of another key, for admins; default: the one in use.
+    """
+    return (await core.do(get("/v1/usage", Page[UsageDay], days=days, key=key))).data
+
+
+def audit(limit: int = 100, after: str | None = None) -> Call[Page[AuditEntry]]:
+    """Calls that changed something or were refused, newest first."""
+    return get("/v1/audit", Page[AuditEntry], limit=limit, after=after)
 
 
 def listing(limit: int = 20, after: str | None = None) -> Call[Page[ApiKey]]:
