@@ -44,7 +44,7 @@ async def look_up(services: Services, name: str, version: int | None) -> Model:
 async def count_rows(services: Services, call: Call, *rows: Any) -> None:
     """Count a call, and take what is sent from the caller's limit of rows."""
     count = sum(len(values) for values in rows if isinstance(values, Sized))
-    await run_in_threadpool(services.spend, call, count)
+    await services.spend(call, count)
 
 
 async def off_loop(size: int, function: Callable[..., T], *args: Any) -> T:

@@ -8,6 +8,7 @@ from typing import Literal
 from api.live import Live
 from api.mailbox import Mailbox
 from api.merged import Merged
+from api.tally import Tally
 from service.adaptations import AdaptationQueue
 from service.audit import AuditLog
 from service.auth import KeyRing
@@ -48,6 +49,7 @@ class Services:
     live: Live = field(repr=False)
     mailbox: Mailbox = field(repr=False)
     lookups: Merged = field(default_factory=Merged, repr=False)
+    tally: Tally = field(default_factory=Tally, repr=False)
 
     @classmethod
     def over(cls, settings: Settings, connections: Connections) -> Services:
@@ -115,8 +117,8 @@ class Services:
         Limiter(self.connections, caller).take(**{BYTES: body_bytes})
         self.usage.add(caller.key, bytes=body_bytes)
 
-    def spend(self, call: Call, rows: int) -> None:
+    async def spend(self, call: Call, rows: int) -> None:
         """Count an adaptation or a prediction of so many rows. Raises RateLimited, TooLarge."""
-        self.limits.take(**{ROWS: rows})
+        await self.tally.take(self.limits.key, rows, lambda amount: self.limits.take(**{ROWS: amount}))
         if self.caller is not None:
             self.usage.add(self.caller.key, **{call: 1, "rows": rows})

@@ -85,6 +85,11 @@ class Limiter:
         self._caller = caller
         self._clock = clock
 
+    @property
+    def key(self) -> str | None:
+        """The id of the key; None without a caller."""
+        return None if self._caller is None else self._caller.key
+
     def most(self, name: str) -> int:
         """The caller's limit of this name."""
         return self._caller.limits[name] if self._caller else 2**53
