@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRETS = Path("/run/secrets")
@@ -26,6 +27,7 @@ class Settings(BaseSettings):
 
     state_url: str = Field("redis://127.0.0.1:6379/0", description="durable Redis: records, events, models, keys")
     replay_url: str = Field("redis://127.0.0.1:6380/0", description="memory-only Redis: trajectories, adaptations")
+    redis_ca: Path | None = Field(None, description="certificates to check rediss:// servers by; null: the system's")
     home: Path = Field(Path.home() / ".warploom", description="directory for checkpoints and logs")
     checkpoint_url: str | None = Field(
         None, description="directory or fsspec URL (s3://bucket/path) for checkpoints; null: home/jobs"
@@ -81,6 +83,18 @@ class Settings(BaseSettings):
     @classmethod
     def _commas(cls, value: object) -> object:
         return [part.strip().lower() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_ca(cls, values: Any) -> Any:
+        # In the URL, because every client is made from one.
+        if isinstance(values, dict) and values.get("redis_ca"):
+            for name in ("state_url", "replay_url"):
+                url = str(values.get(name, ""))
+                if url.startswith("rediss://") and "ssl_ca_certs=" not in url:
+                    query = urlencode({"ssl_ca_certs": str(values["redis_ca"])})
+                    values = {**values, name: f"{url}{'&' if '?' in url else '?'}{query}"}
+        return values
 
     @property
     def jobs_dir(self) -> Path:

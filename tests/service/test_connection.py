@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import redis
 import structlog
 from pydantic import SecretStr, ValidationError
 
@@ -103,3 +104,14 @@ def test_logs_are_json_lines_when_asked(monkeypatch: pytest.MonkeyPatch) -> None
     first, second = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (first["event"], first["job"], first["level"]) == ("hello", "job_1", "info")
     assert (second["event"], second["level"]) == ("from elsewhere", "warning")
+
+
+def test_certificates_for_tls_reach_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARPLOOM_REDIS_CA", "/etc/ca one.pem")
+    monkeypatch.setenv("WARPLOOM_STATE_URL", "rediss://u:p@state:6379/0")
+    settings = Settings(replay_url="redis://replay:6379/0")
+    again = Settings.model_validate(settings.model_dump(mode="json"))
+    assert again.state_url == settings.state_url and again.replay_url == "redis://replay:6379/0"
+    pool = redis.ConnectionPool.from_url(settings.state_url)
+    assert pool.connection_kwargs["ssl_ca_certs"] == "/etc/ca one.pem"
+    assert pool.connection_class is redis.SSLConnection
