@@ -29,11 +29,6 @@ NO_COMMAND = {
     ("GET", "/metrics"): "for Prometheus",
     ("GET", "/v1/models/{name}/weights"): "`warploom models --download` names the version that it showed",
     ("GET", "/openapi.json"): "for code generators and the documentation page",
-    ("POST", "/v1/keys"): "`warploom keys` is still to come",
-    ("GET", "/v1/keys"): "`warploom keys` is still to come",
-    ("GET", "/v1/keys/{key_id}"): "`warploom keys` is still to come",
-    ("POST", "/v1/keys/{key_id}/rotate"): "`warploom keys` is still to come",
-    ("POST", "/v1/keys/{key_id}/revoke"): "`warploom keys` is still to come",
 }
 # Their commands follow the routes.
 NO_COMMAND |= {
@@ -61,6 +56,11 @@ SCRIPT: list[tuple[str, Callable[[Any], dict[str, str]] | None]] = [
     ("limits", None),
     ("whoami", None),
     ("usage", None),
+    ("keys create ci --scope jobs:read --days 1", lambda found: {"key": found["id"]}),
+    ("keys list", None),
+    ("keys show {key}", None),
+    ("keys rotate {key} --grace-s 0", None),
+    ("keys revoke {key}", None),
     ("audit", None),
     ("submit {spec} --dry-run", None),
     ("submit {spec}", lambda found: {"job": found["id"]}),

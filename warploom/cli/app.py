@@ -15,6 +15,7 @@ from warploom.cli import (
     demo,
     history,
     jobs,
+    keys,
     local,
     models,
     records,
@@ -74,7 +75,21 @@ def root(
     ctx.obj = Session(url)
 
 
-for module in (stack, jobs, records, history, models, adaptations, sweeps, local, reproduce, catalog, demo, service):
+for module in (
+    stack,
+    jobs,
+    records,
+    history,
+    models,
+    adaptations,
+    sweeps,
+    local,
+    reproduce,
+    catalog,
+    demo,
+    service,
+    keys,
+):
     module.register(app)
 
 

@@ -1,0 +1,117 @@
+"""API keys: make, list, rotate, revoke. Needs a key of scope admin."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, table
+
+if TYPE_CHECKING:
+    from warploom.records import ApiKey, NewApiKey
+
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `warploom keys list` shows it.")]
+DAY_S = 86_400.0
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on `app`."""
+    keys = typer.Typer(no_args_is_help=True, help="API keys: make, list, rotate, revoke (admins).")
+    for name, command in (
+        ("list", listing),
+        ("show", show),
+        ("create", create),
+        ("rotate", rotate),
+        ("revoke", revoke),
+    ):
+        keys.command(name)(command)
+    app.add_typer(keys, name="keys", rich_help_panel="The service")
+
+
+def listing(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to list.")] = 100,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this key.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List keys, newest first, also revoked ones; never their secrets.
+
+    Example: [bold]warploom keys list[/]
+    """
+    with client_of(ctx) as client:
+        page = client.keys(limit, after)
+    if as_json:
+        emit_json(page)
+        return
+    rows = [(k.id, k.name, k.tenant, k.scopes, _state(k), ago(k.created_at)) for k in page.data]
+    console.print(table(("ID", "NAME", "TENANT", "SCOPES", "STATE", "CREATED"), rows))
+
+
+def show(ctx: typer.Context, id: KeyId, as_json: AsJson = False) -> None:
+    """Show what is known of one key.
+
+    Example: [bold]warploom keys show key_3f2a[/]
+    """
+    with client_of(ctx) as client:
+        found = client.key(id)
+    emit_json(found) if as_json else console.print(facts(found.model_dump()))
+
+
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="jobs:read, jobs:write, adapt or admin; may be repeated. Default: all but admin."),
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose objects it sees; default: your own tenant.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Days that it works; default: until revoked.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. Its secret is shown once, here.
+
+    Example: [bold]warploom keys create ci --scope jobs:write --days 30[/]
+    """
+    expires_at = None if days is None else time.time() + days * DAY_S
+    with client_of(ctx) as client:
+        _tell(client.create_key(name, scopes, tenant, expires_at), as_json)
+
+
+def rotate(
+    ctx: typer.Context,
+    id: KeyId,
+    grace_s: Annotated[float | None, typer.Option(min=0, help="Seconds that the old secret goes on working.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a key a new secret, which is shown once, here.
+
+    Example: [bold]warploom keys rotate key_3f2a --grace-s 600[/]
+    """
+    with client_of(ctx) as client:
+        _tell(client.rotate_key(id, grace_s), as_json)
+
+
+def revoke(ctx: typer.Context, id: KeyId, as_json: AsJson = False) -> None:
+    """Have a key open nothing any more, at once.
+
+    Example: [bold]warploom keys revoke key_3f2a[/]
+    """
+    with client_of(ctx) as client:
+        found = client.revoke_key(id)
+    emit_json(found) if as_json else console.print(f"{found.id}: revoked")
+
+
+def _tell(made: NewApiKey, as_json: bool) -> None:
+    if as_json:
+        emit_json(made)
+        return
+    console.print(facts(made.model_dump(exclude={"secret"}, exclude_none=True)))
+    console.print(f"the key, shown only now: [bold]{made.secret}[/]", highlight=False, soft_wrap=True)
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at < time.time() else "works"
