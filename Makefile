@@ -43,6 +43,11 @@ check: $(STAMP) ## Lint, formatting, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+CASES ?= 20000
+SEED  ?= 1
+fuzz: $(STAMP) ## Schemathesis over the whole API: CASES=20000 SEED=1
+	PYTHONPATH=. $(BIN)/python benchmarks/fuzz_api.py --cases $(CASES) --seed $(SEED)
+
 format: $(STAMP) ## Repair what the linter and the formatter can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
