@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from api import document, errors, pages
-from api.deps import Access
+from api import document, errors, examples, pages
+from api.deps import Access, KnownQuery
 from api.metrics import Metrics
 from api.middleware import Audit, BearerAuth, BodyGuard, RequestContext
 from api.routes import (
@@ -73,6 +74,7 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan,
         docs_url=None,
+        generate_unique_id_function=operation_id,
         redoc_url=None,
     )
     app.state.services = services
@@ -81,17 +83,23 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     # For the documentation only: `BearerAuth` decides, before a body is read.
     bearer = Depends(HTTPBearer(auto_error=False, description="the API key"))
     for router, access in ROUTERS:
-        needed = [bearer, Depends(access.check)]
+        needed = [bearer, Depends(access.check), KnownQuery]
         app.include_router(router, prefix="/v1", dependencies=needed)
     app.include_router(health.router)
     pages.install(app)
     document.complete(app, ROUTERS)
+    examples.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyGuard, settings=settings, charge=services.charge)
     app.add_middleware(Audit, write=services.audit.append)
     app.add_middleware(BearerAuth, admit=services.admit)
     app.add_middleware(RequestContext, metrics=app.state.metrics)
     return app
+
+
+def operation_id(route: APIRoute) -> str:
+    """A name of the operation that stays when a path or the order of routes changes: `jobs_submit`."""
+    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from api.state import Services
 from service.listing import Order, Wanted
 from service.tenancy import Caller
 from warploom.configs import Config
-from warploom.errors import Forbidden
+from warploom.errors import Forbidden, InvalidInput
 from warploom.spec import MOST_PAIRS, NAME_PATTERN
 
 JSON = "application/json"
@@ -98,6 +98,41 @@ async def _sent(request: Request) -> Any:
 
 
 Sent = Annotated[Any, Depends(_sent)]
+
+
+def known_query(request: Request) -> None:
+    """Refuse query parameters that the route does not have: a misspelt filter would silently show too much."""
+    route = request.scope["route"]
+    if route.unique_id not in _KNOWN:
+        _KNOWN[route.unique_id] = _query_names(route)
+    known = _KNOWN[route.unique_id]
+    pairs_too = METADATA_PARAMETER["name"] in known
+    for name in request.query_params:
+        if name == "metadata" or (name not in known and not (pairs_too and METADATA.match(name))):
+            rule = f"one of: {', '.join(sorted(known))}" if known else "no query parameters"
+            message = f"/{name}: unknown query parameter; {rule}"
+            raise InvalidInput(message, field=f"/{name}", rule=rule, value=request.query_params[name])
+
+
+_KNOWN: dict[str, frozenset[str]] = {}  # by operation, because a walk for each request would take longer than the rest
+
+
+def _query_names(route: Any) -> frozenset[str]:
+    written = (route.openapi_extra or {}).get("parameters", [])
+    by_hand = {parameter["name"] for parameter in written if parameter["in"] == "query"}
+    return frozenset(by_hand.union(*map(_asked, _flat(route.dependant))))
+
+
+def _flat(dependant: Any) -> list[Any]:
+    """A route's dependencies with all that they depend on."""
+    return [dependant, *(deeper for one in dependant.dependencies for deeper in _flat(one))]
+
+
+def _asked(dependant: Any) -> set[str]:
+    return {field.alias for field in dependant.query_params}
+
+
+KnownQuery = Depends(known_query)
 ServicesDep = Annotated[Services, Depends(services)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 JsonOnly = Depends(only_json)
