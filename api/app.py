@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api import document, errors, examples, pages
 from api.deps import Access, KnownQuery
+from api.hooks import Dispatcher
 from api.metrics import Metrics
 from api.middleware import Audit, BearerAuth, BodyGuard, RequestContext
 from api.routes import (
@@ -28,6 +29,7 @@ from api.routes import (
     logs,
     models,
     sweeps,
+    webhooks,
 )
 from api.state import Services
 from service.connection import Connections
@@ -53,6 +55,7 @@ ROUTERS = (
     (sweeps.router, _JOBS),
     (models.router, Access(read=(JOBS_READ, ADAPT), write=(JOBS_WRITE,))),
     (adaptations.router, Access(read=(ADAPT,), write=(ADAPT,))),
+    (webhooks.router, _JOBS),
     (catalog.router, Access()),
     (keys.router, Access(read=(ADMIN,), write=(ADMIN,))),
     (account.router, Access()),
@@ -108,7 +111,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.live.open()
     services.mailbox.open()
     counting = asyncio.create_task(_write_usage(services))
+    dispatcher = Dispatcher(services.webhooks, services.settings.allowed_hosts)
+    dispatcher.start()
     yield
+    await dispatcher.close()
     counting.cancel()
     await services.mailbox.close()
     await run_in_threadpool(services.usage.flush)

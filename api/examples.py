@@ -27,6 +27,8 @@ BODIES: dict[str, Any] = {
     "models_point": {"version": 2},
     "adaptations_adapt": {"support": _SUPPORT, "query": {"x": [[0.5]]}, "steps": 5},
     "adaptations_predict": {"query": {"x": [[0.5]]}},
+    "webhooks_create": {"url": "https://example.com/warploom", "events": ["job.succeeded", "job.failed"]},
+    "webhooks_change": {"events": ["job.failed"]},
     "keys_create": {"name": "nightly", "scopes": ["jobs:read", "jobs:write"]},
     "keys_rotate": {"grace_s": 3600},
 }
@@ -34,6 +36,7 @@ PARTS: dict[str, Any] = {
     "job_id": "job_1k0rrnc71ypths1724jm",
     "sweep_id": "sweep_1k0rrnc8mx9r23z7dekn",
     "adaptation_id": "adapt_1k0rrnc94587jhh67b1d",
+    "webhook_id": "hook_1k0rrnc94587jhh67b1d",
     "key_id": "key_1k0rrnc94587jhh67b1d",
     "name": "sine",
     "version": 2,

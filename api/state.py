@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.sweeps import SweepStore
 from service.tenancy import Caller
 from service.usage import Usage
+from service.webhooks import WebhookStore
 from warploom.errors import TooLarge
 
 Call = Literal["adapt_calls", "predict_calls"]
@@ -46,6 +47,7 @@ class Services:
     caller: Caller | None = None
     fleet: Fleet
     logs: LogStore
+    webhooks: WebhookStore
     live: Live = field(repr=False)
     mailbox: Mailbox = field(repr=False)
     lookups: Merged = field(default_factory=Merged, repr=False)
@@ -68,6 +70,7 @@ class Services:
             audit=AuditLog(connections),
             fleet=Fleet(connections),
             logs=LogStore(connections),
+            webhooks=WebhookStore(connections, allowed=settings.allowed_hosts),
             live=Live(settings.state_url, settings.replay_url),
             mailbox=Mailbox(settings.replay_url),
         )
@@ -88,6 +91,7 @@ class Services:
                 caller=caller,
             ),
             keys=KeyRing(connections, caller=caller),
+            webhooks=WebhookStore(connections, allowed=self.settings.allowed_hosts, caller=caller),
             limits=Limiter(connections, caller),
             audit=AuditLog(connections, caller=caller),
             caller=caller,

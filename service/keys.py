@@ -14,6 +14,12 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:model:<name>         | hash   | models               | permanent | v:<n>, once:<token>, latest, aliases…     |
 | wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
 | wl:once:<kind>:<sha256> | string | lifecycle            | 24 hours  | fingerprint of a request, id that it made |
+| wl:ended                | stream | lifecycle, webhooks  | permanent | ended jobs that webhooks are to be told   |
+| wl:webhook:<id>         | hash   | webhooks             | permanent | facts (JSON), secret                      |
+| wl:webhooks[:tenant]    | zset   | webhooks             | permanent | ids, all of score 0                       |
+| wl:webhooks-due         | zset   | webhooks             | permanent | deliveries by the time of the next try    |
+| wl:delivery:<id>        | hash   | webhooks             | 7 days    | a message, its state and its tries        |
+| wl:deliveries:<webhook> | zset   | webhooks             | 7 days *  | the last 200 messages by creation time    |
 | wl:key:<id>             | hash   | auth                 | permanent | an API key's record, with its SHA-256     |
 | wl:usage:<key>:<day>    | hash   | usage, lifecycle     | 400 days *| counters of a key on a day since the epoch|
 | wl:audit                | stream | audit                | permanent | who did what, capped near 100 000 entries |
@@ -78,6 +84,10 @@ PERMANENT = (
     re.compile(r"wl:audit"),
     re.compile(r"wl:active:(job|sweep):key_[0-9a-z]{20}"),
     re.compile(r"wl:adapt:requests"),
+    re.compile(r"wl:ended"),
+    re.compile(r"wl:webhook:hook_[0-9a-z]{20}"),
+    re.compile(r"wl:webhooks(:[a-z0-9-]+)?"),
+    re.compile(r"wl:webhooks-due"),
 )
 
 KEYS = "wl:keys"
@@ -87,6 +97,31 @@ FLEET = "wl:fleet"
 REQUESTS = "wl:adapt:requests"
 ADAPTED = "wl:adapted"
 ADAPTED_BOOKS = "wl:adapted:books"
+
+
+ENDED = "wl:ended"
+HOOKS_DUE = "wl:webhooks-due"
+DELIVERY_TTL_S = 7 * 86400
+
+
+def webhook(hook_id: str) -> str:
+    """A webhook."""
+    return f"wl:webhook:{hook_id}"
+
+
+def webhooks(tenant: str) -> str:
+    """All webhooks of a tenant."""
+    return "wl:webhooks" if tenant == DEFAULT_TENANT else f"wl:webhooks:{tenant}"
+
+
+def delivery(message_id: str) -> str:
+    """A message to a webhook."""
+    return f"wl:delivery:{message_id}"
+
+
+def deliveries(hook_id: str) -> str:
+    """The last messages to a webhook."""
+    return f"wl:deliveries:{hook_id}"
 
 
 def record(owner_id: str) -> str:

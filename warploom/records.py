@@ -188,6 +188,45 @@ class Model(Record):
     aliases: list[str] = Field(default_factory=list, description="those that stand for this version")
 
 
+class Webhook(Record):
+    """An address that is told when jobs end. `disabled_at`: since it answered that it is gone (410)."""
+
+    id: str
+    tenant: str = "default"
+    url: str
+    events: list[str]
+    description: str = ""
+    created_at: float
+    disabled_at: float | None = None
+
+
+class NewWebhook(Webhook):
+    """A webhook that was just made, with the secret that its messages are signed with; shown this once."""
+
+    secret: str
+
+
+class Attempt(Record):
+    """One try to deliver a message: the status that came back, or what went wrong."""
+
+    at: float
+    seconds: float
+    status: int | None = None
+    error: str | None = None
+
+
+class Delivery(Record):
+    """A message to a webhook. `state`: pending, delivered, failed; `id` is its `webhook-id` header."""
+
+    id: str
+    webhook: str
+    event: str
+    state: str
+    created_at: float
+    next_at: float | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+
+
 class Prediction(Record):
     """What an adapted model says of the queries, in their order.
 

@@ -41,6 +41,8 @@ local function enter(record, events, queue, leases, id, state, now, extra)
       redis.call('HSET', record, 'ended_at', whole(now))
       local api_key, progress = unpack(redis.call('HMGET', record, 'api_key', 'progress'))
       count_usage(api_key, now, 'tasks', tonumber(string.match(progress or '', '"tasks_done":(%d+)') or '0'))
+      -- For webhooks; sweeps have none.
+      if queue == 'wl:queue:job' then redis.call('XADD', 'wl:ended', 'MAXLEN', '~', 100000, '*', 'id', id, 'state', state) end
     end
   end
 end

@@ -110,6 +110,7 @@ async def _later(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 @pytest.fixture
 def settings(redis_settings: Settings) -> Settings:
     limits = {"max_body_bytes": 200_000, "max_steps": 50, "max_support_rows": 100, "adapt_wait_s": 20.0}
+    limits |= {"allowed_hosts": frozenset({"example.com", "127.0.0.1"})}
     return redis_settings.model_copy(update=limits)
 
 
