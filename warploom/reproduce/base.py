@@ -55,6 +55,7 @@ class Arm:
         paper: published values by measure name, as text ("98.7 ± 0.4"); only numbers that were seen in print.
         group: the x position in a figure of several groups (the number of training tasks, say).
         activations: also measure activations around the warp layers.
+        test_task: fields of the task that differ when the trained model is measured.
     """
 
     label: str
@@ -62,6 +63,7 @@ class Arm:
     paper: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
     activations: bool = False
+    test_task: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

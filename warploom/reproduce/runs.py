@@ -9,7 +9,7 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ class Run:
     spec: Mapping[str, Any]
     measures: tuple[Measure, ...]
     activations: bool = False
+    test_task: Mapping[str, Any] = field(default_factory=dict)
 
     def digest(self) -> str:
         """A name for its result; any change of the spec or of what is measured gives another."""
         parts = [self.key, self.seed, self.spec, [asdict(measure) for measure in self.measures]]
         parts += [self.activations] if self.activations else []
+        parts += [self.test_task] if self.test_task else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -64,10 +66,11 @@ def train_and_measure(run: Run) -> dict[str, Any]:
     for measure in run.measures:
         how = json.dumps([measure.steps, measure.tasks, measure.adapt], sort_keys=True)
         if how not in found:
-            refs = held_out(spec)
+            test = {**document, "task": {**document["task"], **run.test_task}}
+            measured = JobSpec.parse(test if measure.adapt is None else {**test, "algorithm": measure.adapt})
+            refs = held_out(measured)
             if measure.tasks is not None:
                 refs = [TaskRef(spec.evaluation.split, i, run.seed) for i in range(measure.tasks)]
-            measured = spec if measure.adapt is None else JobSpec.parse({**document, "algorithm": measure.adapt})
             found[how] = evaluate(build(measured), result.meta, refs, steps=measure.steps, seed=run.seed)
         measures[measure.name] = found[how].get(measure.metric, float("nan"))
     extra: dict[str, Any] = {}
@@ -105,7 +108,7 @@ def run_all(
     done: list[dict[str, Any]] = []
     for seed in range(seeds):
         for arm in arms:
-            run = Run(arm.key, seed, arm.spec, tuple(measures), arm.activations)
+            run = Run(arm.key, seed, arm.spec, tuple(measures), arm.activations, arm.test_task)
             path = folder / f"{run.digest()}.json"
             if path.is_file():
                 done.append(json.loads(path.read_text()))
