@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -107,3 +109,19 @@ def test_a_residual_linear_warp_starts_as_the_identity():
 def test_the_net_of_the_sine_experiment():
     model = build_mlp(MLPConfig(), SinusoidConfig())
     assert sum(value.numel() for value in model.module.parameters()) == 1761
+
+
+def test_models_that_are_made_at_the_same_time_do_not_disturb_each_other():
+    task, config = SinusoidConfig(), MLPConfig(hidden=(64, 64))
+    model = build_mlp(config, task)
+    seeds = range(40)
+    alone = [model.initial(seed) for seed in seeds]
+
+    def beside(seed):
+        build_mlp(config, task)
+        return model.initial(seed)
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(beside, seeds))
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)

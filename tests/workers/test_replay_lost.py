@@ -15,6 +15,7 @@ from service.events import EventLog
 from service.jobs import JobStore
 from service.settings import Settings
 from tests.support.waiting import wait_until
+from warploom.local import train
 from warploom.spec import JobSpec
 from warploom.training import unpack_state
 from workers.context import Assignment, shipped
@@ -70,7 +71,7 @@ class Running:
         wait_until(lambda: not any(thread.is_alive() for thread in self.threads), 300, what="the end of the job")
 
 
-def test_a_sync_job_does_its_round_again_and_ends(connections: Connections, redis_settings: Settings) -> None:
+def test_a_sync_job_does_its_round_again_and_ends_the_same(connections: Connections, redis_settings: Settings) -> None:
     spec = sine()
     running = Running(connections, redis_settings, spec)
     wait_until(lambda: len(running.told("round")) >= 3, 120)
@@ -86,7 +87,10 @@ def test_a_sync_job_does_its_round_again_and_ends(connections: Connections, redi
     assert last["blocked_learner_s"] > 0
     checkpoint = CheckpointStore.of(redis_settings, running.id).latest()
     assert checkpoint
-    assert unpack_state(checkpoint.blobs).meta.version == 40
+    state = unpack_state(checkpoint.blobs)
+    assert state.meta.version == 40
+    expected = train(spec).meta.params
+    assert all(torch.equal(state.meta.params[name], value) for name, value in expected.items())
     assert [data["meta_step"] for data in running.told("round")] == list(range(1, 41)), "no round is missing or doubled"
 
 

@@ -5,6 +5,7 @@ Shape suffixes: T tasks, B batch.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from warploom.models.configs.base import BatchNormMode
 from warploom.seeding import derive
 from warploom.threads import own_module
 from warploom.types import Tensors
+
+# Held while a module is made: all threads of a process draw from torch's one generator.
+_CHANCE = threading.Lock()
 
 # Set while T tasks are computed in one vectorised call, where tensors cannot be asked for their memory layout.
 VECTORISED: ContextVar[bool] = ContextVar("warploom_vectorised", default=False)
@@ -49,7 +53,7 @@ class Model:
 
     def initial(self, seed: int) -> Tensors:
         """Freshly initialised parameters; the global random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
+        with _CHANCE, torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "model"))
             module = self.factory()
         return {name: value.detach().clone() for name, value in module.named_parameters()}
@@ -71,7 +75,8 @@ def make_model(
     Raises:
         InvalidInput: the module holds a normalisation layer with hidden state, which would leak between tasks.
     """
-    module = factory()
+    with _CHANCE:
+        module = factory()
     for name, layer in module.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise InvalidInput(
