@@ -54,7 +54,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, Array], compression: 
         >>> header["n"], arrays["a"].tolist()
         (1, [1.0, 1.0])
     """
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     table = [[name, array.dtype.name, list(array.shape)] for name, array in whole.items()]
     text = json.dumps({"header": dict(header), "arrays": table}, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 8)

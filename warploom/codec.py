@@ -156,7 +156,7 @@ def _stored(name: str, value: wire.Array, rows: slice, how: _How) -> Iterator[tu
 
 def _halved(value: wire.Array) -> wire.Array:
     """bfloat16, which numpy lacks, as the bits of unsigned integers."""
-    return np.asarray(torch.from_numpy(np.ascontiguousarray(value)).to(torch.bfloat16).view(torch.uint16).numpy())
+    return np.asarray(torch.from_numpy(np.asarray(value, order="C")).to(torch.bfloat16).view(torch.uint16).numpy())
 
 
 def _join(parts: Sequence[_Read]) -> Experience:
