@@ -30,19 +30,6 @@ NO_COMMAND = {
     ("GET", "/v1/models/{name}/weights"): "`warploom models --download` names the version that it showed",
     ("GET", "/openapi.json"): "for code generators and the documentation page",
 }
-# Their commands follow the routes.
-NO_COMMAND |= {
-    (method, f"/v1/webhooks{rest}"): "`warploom webhooks` is still to come"
-    for method, rest in [
-        ("GET", ""),
-        ("POST", ""),
-        ("GET", "/{webhook_id}"),
-        ("PATCH", "/{webhook_id}"),
-        ("DELETE", "/{webhook_id}"),
-        ("GET", "/{webhook_id}/deliveries"),
-        ("POST", "/{webhook_id}/test"),
-    ]
-}
 
 
 def refused(_: Any) -> dict[str, str]:
@@ -61,6 +48,13 @@ SCRIPT: list[tuple[str, Callable[[Any], dict[str, str]] | None]] = [
     ("keys show {key}", None),
     ("keys rotate {key} --grace-s 0", None),
     ("keys revoke {key}", None),
+    ("webhooks create http://127.0.0.1:9/ --event job.failed", lambda found: {"hook": found["id"]}),
+    ("webhooks list", None),
+    ("webhooks show {hook}", None),
+    ("webhooks update {hook} --event job.cancelled --description ends", None),
+    ("webhooks test {hook}", None),
+    ("webhooks deliveries {hook}", None),
+    ("webhooks delete {hook}", None),
     ("audit", None),
     ("submit {spec} --dry-run", None),
     ("submit {spec}", lambda found: {"job": found["id"]}),
@@ -147,7 +141,7 @@ def hits(
         document = json.loads(result.output)
         if learn is not None:
             known |= learn(document)
-        elif not re.search(r"--forget|rotate|revoke", line):
+        elif not re.search(r"--forget|rotate|revoke|delete", line):
             shown = CliRunner().invoke(command_line, [word.format(**known) for word in line.split()])
             assert shown.exit_code == 0, f"{line}: {shown.output}"
             assert shown.output.strip()

@@ -23,6 +23,7 @@ from warploom.cli import (
     service,
     stack,
     sweeps,
+    webhooks,
 )
 from warploom.cli.output import Session, errors, one_line
 from warploom.errors import WarploomError
@@ -89,6 +90,7 @@ for module in (
     demo,
     service,
     keys,
+    webhooks,
 ):
     module.register(app)
 

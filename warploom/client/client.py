@@ -14,6 +14,7 @@ from warploom.client import keys as key_plans
 from warploom.client import models as model_plans
 from warploom.client import service as service_plans
 from warploom.client import sweeps as sweep_plans
+from warploom.client import webhooks as hook_plans
 from warploom.client.core import Core, headers_of
 from warploom.client.handles import AsyncOwner, SyncOwner
 from warploom.client.operations import Owner, listing, operation, stream
@@ -81,6 +82,14 @@ class Operations(Owner):
     create_key = operation(key_plans.create)
     rotate_key = operation(key_plans.rotate)
     revoke_key = operation(key_plans.revoke)
+
+    webhooks = operation(hook_plans.listing)
+    webhook = operation(hook_plans.one)
+    create_webhook = operation(hook_plans.create)
+    update_webhook = operation(hook_plans.update)
+    delete_webhook = operation(hook_plans.remove)
+    test_webhook = operation(hook_plans.test)
+    deliveries = operation(hook_plans.deliveries)
 
     @property
     def url(self) -> str:
