@@ -14,6 +14,7 @@ from service.auth import KeyRing
 from service.connection import connect
 from service.observability import configure_logging
 from service.settings import Settings
+from warploom import plugins
 from warploom.errors import WarploomError
 
 # Long enough for an answer under way, short enough for a rolling update.
@@ -38,6 +39,7 @@ def main() -> int:
     settings = Settings()
     configure_logging(settings)
     try:
+        plugins.enable(settings.plugins)
         connections = connect(settings)
         given = settings.api_key.get_secret_value() if settings.api_key else None
         made = KeyRing(connections).ensure_first(given)

@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="hosts that webhooks and data sets may name although they are not public; a,b,c"
     )
+    plugins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="installed distributions whose algorithms, tasks and models are offered too (a,b,c); no other "
+        "code than theirs is imported through entry points",
+    )
     adapt_sync_s: float = Field(
         20, gt=0, description="seconds after which a request that still waits is told to come back"
     )
@@ -79,7 +84,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "plugins", mode="before")
     @classmethod
     def _commas(cls, value: object) -> object:
         return [part.strip().lower() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -26,6 +26,8 @@ class NamedConfig(Config):
 
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    implementation: ClassVar[str] = ""
+    """Of a plugin's entry: what implements it, as `module:name` (`warploom.plugins`); built-in ones have a table."""
 
     name: str
 

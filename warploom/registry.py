@@ -1,7 +1,8 @@
 """The literal tables of algorithms, task families and models.
 
 A table names modules by string: reading it imports nothing, so a listing loads no torch, and an entry works in a
-process that imported nothing before. To add one: its file, its config class, and one line here.
+process that imported nothing before. To add one: its file, its config class, and one line here. Lines of other
+distributions are added while a process starts (`warploom.plugins`), never in place of one of these.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib import import_module
 from typing import Any, Literal, NamedTuple, cast
 
 from warploom.configs import AlgorithmConfig, ModelConfig, NamedConfig, TaskConfig
-from warploom.errors import InvalidInput
+from warploom.errors import InvalidInput, SetupError
 
 Shelf = Literal["algorithm", "task", "model"]
 
@@ -95,6 +96,8 @@ MODELS: dict[str, Entry] = {
 }
 
 TABLES: dict[Shelf, dict[str, Entry]] = {"algorithm": ALGORITHMS, "task": TASKS, "model": MODELS}
+PLUGINS: dict[tuple[Shelf, str], str] = {}
+"""The lines that are not ours, and the distribution of each."""
 
 
 def load(path: str) -> Any:
@@ -132,5 +135,21 @@ def config_class(shelf: Shelf, name: str) -> type[NamedConfig]:
 
 
 def implementation(shelf: Shelf, config: AlgorithmConfig | TaskConfig | ModelConfig) -> Any:
-    """The class or function that implements `config` (loads torch)."""
-    return load(entry(shelf, config.name).implementation)
+    """The class or function that implements `config` (loads torch).
+
+    Raises:
+        SetupError: a plugin's implementation cannot be loaded; names the plugin.
+    """
+    path = entry(shelf, config.name).implementation
+    plugin = PLUGINS.get((shelf, config.name))
+    try:
+        return load(path)
+    except Exception as error:
+        if plugin is None:
+            raise
+        raise SetupError(
+            f"plugin {plugin!r}: {shelf} {config.name!r}: {path} cannot be loaded: {error!r}",
+            field="plugins",
+            rule="an implementation that loads",
+            value=path,
+        ) from error

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     SerializeAsAny,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError
 
 from warploom import registry
@@ -48,22 +50,26 @@ def _pick(shelf: registry.Shelf) -> Any:
     return validate
 
 
-def _schema(shelf: registry.Shelf) -> dict[str, Any]:
-    names = sorted(registry.TABLES[shelf])
-    return {
-        "type": "object",
-        "required": ["name"],
-        "properties": {"name": {"type": "string", "enum": names}},
-        "additionalProperties": True,
-        "description": f"Options depend on the name; GET /v1/catalog gives the schema of each {shelf}.",
-    }
+@dataclass(frozen=True)
+class _Schema:
+    """The names of a table, read when a schema is asked for: plugins may have come since this module was imported."""
+
+    shelf: registry.Shelf
+
+    def __get_pydantic_json_schema__(self, _core: Any, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        names = sorted(registry.TABLES[self.shelf])
+        return {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "enum": names}},
+            "additionalProperties": True,
+            "description": f"Options depend on the name; GET /v1/catalog gives the schema of each {self.shelf}.",
+        }
 
 
-AnyAlgorithm = Annotated[
-    SerializeAsAny[AlgorithmConfig], BeforeValidator(_pick("algorithm")), WithJsonSchema(_schema("algorithm"))
-]
-AnyTask = Annotated[SerializeAsAny[TaskConfig], BeforeValidator(_pick("task")), WithJsonSchema(_schema("task"))]
-AnyModel = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_pick("model")), WithJsonSchema(_schema("model"))]
+AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmConfig], BeforeValidator(_pick("algorithm")), _Schema("algorithm")]
+AnyTask = Annotated[SerializeAsAny[TaskConfig], BeforeValidator(_pick("task")), _Schema("task")]
+AnyModel = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_pick("model")), _Schema("model")]
 
 
 class TrainingSpec(Config):

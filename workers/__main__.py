@@ -13,6 +13,7 @@ from service.connection import connect
 from service.observability import configure_logging
 from service.settings import Settings
 from service.storage import open_storage
+from warploom import plugins
 from warploom.errors import WarploomError
 from workers import placement
 from workers.supervisor import Supervisor
@@ -31,6 +32,7 @@ def main() -> int:
     stopping = threading.Event()
     _listen(stopping)
     try:
+        plugins.enable(settings.plugins)
         open_storage(settings.checkpoints_at)  # a URL that no file system knows is said now
         connections = connect(settings)
         placement.start_ray(os.environ.get("RAY_ADDRESS"), cpus=settings.rollout_cpus)

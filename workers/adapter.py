@@ -16,6 +16,7 @@ from service.connection import Connections, connect
 from service.fleet import Fleet
 from service.models import ModelStore
 from service.settings import Settings
+from warploom import plugins
 from warploom.adaptation import ServedModel, Support
 from warploom.errors import NotFound, TimedOut, Unavailable, WarploomError
 from workers import answers
@@ -42,6 +43,7 @@ class Adapter:
 
     def __init__(self, settings: dict[str, Any], name: str) -> None:
         self._settings = Settings.model_validate(settings)
+        plugins.enable(self._settings.plugins)
         self._name = name
 
     def run(self) -> None:

@@ -19,6 +19,7 @@ from service.jobs import JobStore
 from service.models import ModelStore
 from service.replay import RedisReplay
 from service.settings import Settings
+from warploom import plugins
 from warploom.errors import Unavailable
 from warploom.plan import plan_of
 from warploom.spec import JobSpec
@@ -47,6 +48,7 @@ class JobContext:
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.settings = Settings.model_validate(assignment.settings)
+        plugins.enable(self.settings.plugins)
         self.spec = JobSpec.parse(assignment.spec)
         self.connections: Connections = connect(self.settings, wait_s=PATIENCE_S)
         self.jobs = JobStore(self.connections)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from service.connection import Connections, connect
 from service.models import ModelStore
 from service.settings import Settings
 from service.sweeps import SweepClaim, SweepStore
+from warploom import plugins
 from warploom.codec import pack_model, unpack_model
 from warploom.errors import Fenced, TrainingFailed, Unavailable, WarploomError
 from warploom.records import CANCELLED, FAILED, SUCCEEDED, Failure, Trial
@@ -95,8 +96,9 @@ class Sweeper:
         self, sweep_id: str, name: str, generation: int, spec: dict[str, Any], settings: dict[str, Any]
     ) -> None:
         self._id, self._name, self._generation = sweep_id, name, generation
-        self._spec = SweepSpec.model_validate(spec)
         self._settings = Settings.model_validate(settings)
+        plugins.enable(self._settings.plugins)
+        self._spec = SweepSpec.model_validate(spec)
 
     def run(self) -> tuple[str, str]:
         """All trials, then the best one as a model.
@@ -111,7 +113,7 @@ class Sweeper:
         home = self._settings.home.expanduser().resolve() / "sweeps" / self._id / str(self._generation)
         home.mkdir(parents=True, exist_ok=True)
         book = BOOKS[self._id] = TrialBook(self._spec, self._put(connections))
-        _tune(self._id, self._spec, home)
+        _tune(self._id, self._spec, home, self._settings.plugins)
         best = book.best()
         if best is None:
             raise TrainingFailed("no trial of the sweep gave a result; see the trials' errors")
@@ -146,7 +148,7 @@ class Sweeper:
         return model.name
 
 
-def _tune(sweep_id: str, spec: SweepSpec, home: Path) -> None:
+def _tune(sweep_id: str, spec: SweepSpec, home: Path, allowed: Sequence[str]) -> None:
     from ray import tune
 
     from workers.trial_watch import TrialWatch
@@ -155,7 +157,7 @@ def _tune(sweep_id: str, spec: SweepSpec, home: Path) -> None:
         "cpu": spec.job.resources.rollout_cpus,
         "gpu": placement.available_gpus(spec.job.resources.rollout_gpus),
     }
-    trial = tune.with_parameters(_trial, sweep=spec.to_json(), home=str(home))
+    trial = tune.with_parameters(_trial, sweep=spec.to_json(), home=str(home), allowed=list(allowed))
     tuner = tune.Tuner(
         tune.with_resources(trial, resources),
         param_space={path: _domain(dimension) for path, dimension in spec.space.items()},
@@ -173,7 +175,7 @@ def _tune(sweep_id: str, spec: SweepSpec, home: Path) -> None:
     tuner.fit()
 
 
-def _trial(config: dict[str, Any], sweep: dict[str, Any], home: str) -> None:
+def _trial(config: dict[str, Any], sweep: dict[str, Any], home: str, allowed: Sequence[str] = ()) -> None:
     """One trial, in an actor of Tune's: train, keep the best meta-state on disk, report each evaluation."""
     import torch
     from ray import tune
@@ -181,6 +183,7 @@ def _trial(config: dict[str, Any], sweep: dict[str, Any], home: str) -> None:
     from warploom.local import train
 
     torch.set_num_threads(1)
+    plugins.enable(allowed)
     spec = SweepSpec.model_validate(sweep)
     job = spec.trial(config)
     kept = Path(home) / tune.get_context().get_trial_id()

@@ -39,8 +39,10 @@ def train(
     """
     if not local:
         raise InvalidInput("train runs in this process and wants --local; use `warploom submit` for the service")
+    from warploom.plugins import enable_from_environment
     from warploom.spec import JobSpec
 
+    enable_from_environment()
     job = JobSpec.parse(read(spec, overrides))
     from warploom.local import train as run
     from warploom.threads import use_threads
