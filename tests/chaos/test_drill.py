@@ -11,7 +11,7 @@ from warploom.records import Event
 
 PLAN = Plan(
     jobs=2,
-    faults=7,
+    faults=4,
     rounds=60,
     at_once=2,
     supervisors=1,
@@ -19,13 +19,13 @@ PLAN = Plan(
     asynchronous=2,
     gap_s=(0.5, 3.0),
     minutes=20.0,
-    kinds=("rollout", "redis-state", "learner", "cut", "redis-replay", "api", "disk-full"),
+    kinds=("rollout", "redis-state", "learner", "redis-replay"),
     in_turn=True,
 )
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_jobs_end_as_in_the_quiet_run_whatever_is_killed(tmp_path: Path) -> None:
     report = Drill(tmp_path, PLAN).run()
     assert not report.broken

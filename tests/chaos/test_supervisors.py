@@ -77,7 +77,7 @@ def pair(connections: Connections, redis_settings: Settings) -> Iterator[Pair]:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_one_owner_each_and_a_good_leave(pair: Pair) -> None:
     first, second = pair.submit(), pair.submit()
     pair.wait("both jobs under way", lambda: pair.rounds(first) and pair.rounds(second))
