@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from service.connection import Connections
@@ -23,6 +24,7 @@ from tests.api.conftest import KEY, Api, FakeAdapter
 from warploom.cli import app as command_line
 from warploom.cli.output import Session
 from warploom.client import Client
+from warploom.wire import decode
 
 NO_COMMAND = {
     ("GET", "/livez"): "for orchestrators; `warploom health` asks more",
@@ -87,6 +89,8 @@ SCRIPT: list[tuple[str, Callable[[Any], dict[str, str]] | None]] = [
     ("alias images", None),
     ("alias images stable --forget", None),
     ("adapt images --support {support}", lambda found: {"adaptation": found["id"]}),
+    ("adapt images --support {support} --support {support} --seed 3", None),
+    ("adapt images --support {classes} --query {picture} --seed 4", None),
     ("predict {adaptation} --query {support}", None),
     ("adaptation {adaptation} --download {out}", None),
     ("adaptation {adaptation} --forget", None),
@@ -121,7 +125,11 @@ def files(tmp_path: Path, spec: dict[str, Any]) -> dict[str, str]:
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
     x = np.zeros((3, 1, 2, 2))
     np.savez(tmp_path / "support.npz", x=x, y=[0, 1, 2])
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "classes" / name / "1.png")
     names = {"spec": "spec.json", "sweep_spec": "sweep_spec.json", "support": "support.npz", "out": "out"}
+    names |= {"classes": "classes", "picture": "classes/owl/1.png"}
     return {name: str(tmp_path / file) for name, file in names.items()}
 
 
@@ -162,6 +170,27 @@ def test_every_route_has_a_command(anonymous: Api, hits: list[tuple[str, str]]) 
 def _matches(route: tuple[str, str], hit: tuple[str, str]) -> bool:
     pattern = re.sub(r"\{[^}]+\}", "[^/]+", route[1])
     return route[0] == hit[0] and re.fullmatch(pattern, hit[1]) is not None
+
+
+def test_pictures_are_told_by_their_names(
+    bridge: Bridge, files: dict[str, str], images: str, adapter: FakeAdapter
+) -> None:
+    line = ["adapt", images, "--support", files["classes"], "--query", files["picture"], "--steps", "3"]
+    found = json.loads(CliRunner().invoke(command_line, [*line, "--json"]).output)
+    assert (found["classes"], found["queries"]) == (["cat", "dog", "owl"], [files["picture"]])
+    assert (adapter.requests[0].steps, found["prediction"]["labels"]) == (3, [0])
+    arrays = decode("support", adapter.requests[0].payload)[0]
+    assert arrays["support_y"].tolist() == [0, 1, 2] and arrays["query_x"].shape == (1, 1, 2, 2)
+    assert re.search(r"png +cat ", CliRunner().invoke(command_line, line).output)
+
+
+def test_a_key_with_limits_of_its_own(bridge: Bridge) -> None:
+    line = ["keys", "create", "x", "--limit", "jobs=2", "--limit", "sweeps=0", "--json"]
+    made = CliRunner().invoke(command_line, line)
+    assert json.loads(made.output)["limits"] == {"jobs": 2, "sweeps": 0}
+    for bad in ("jobs", "jobs=", "jobs=-1", "jbos=1"):
+        refusal = CliRunner().invoke(command_line, ["keys", "create", "x", "--limit", bad])
+        assert (refusal.exit_code, refusal.output[:7]) == (1, "error: "), refusal.output
 
 
 def test_refusals_of_the_service_are_one_line(bridge: Bridge) -> None:

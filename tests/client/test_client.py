@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from email.parser import BytesParser
+from email.policy import HTTP
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,31 @@ def test_several_tasks_in_one_call(client_of: Maker) -> None:
             {"support": {"x": [[2.0]], "y": [1]}, "query": {"x": [[1.0]]}},
         ],
     }
+
+
+def test_pictures_are_sent_as_a_form_and_again_after_a_break(client_of: Maker, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"of a file")
+    recorder = Recorder(httpx.ReadError("broke"), ok(ADAPTED))
+    with client_of(recorder) as client:
+        support = {0: [tmp_path / "a.png", b"of bytes"], 1: [str(tmp_path / "a.png")]}
+        assert client.adapt_pictures("m", support, [b"unknown"], steps=2, lr=0.5).id == "adapt_1"
+    for request in recorder.requests:
+        form = BytesParser(policy=HTTP).parsebytes(
+            b"Content-Type: " + request.headers["content-type"].encode() + b"\r\n\r\n" + request.content
+        )
+        parts = [(p.get_param("name", header="content-disposition"), p.get_payload(decode=True)) for p in form.walk()]
+        assert parts[1:] == [
+            ("steps", b"2"), ("lr", b"0.5"), ("support[0]", b"of a file"), ("support[0]", b"of bytes"),
+            ("support[1]", b"of a file"), ("query", b"unknown"),
+        ]  # fmt: skip
+    assert len({request.headers["idempotency-key"] for request in recorder.requests}) == 1
+
+
+def test_pictures_that_are_not_there_are_not_sent(client_of: Maker) -> None:
+    for support, field in (({}, "/support"), ({1: ["/none.png"]}, "/support[1]")):
+        with client_of(Recorder(ok(ADAPTED))) as client, pytest.raises(errors.InvalidInput) as caught:
+            client.adapt_pictures("m", support, [b"x"])
+        assert caught.value.field == field
 
 
 @pytest.mark.parametrize("bad", [[[1.0], [1.0, 2.0]], ["a"], [object()], [None]])

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from warploom.cli.models import pick, predictions, read_arrays, save, write
+from warploom.cli.adapting import pick, predictions, read_arrays, save
+from warploom.cli.models import write
 from warploom.cli.output import AsJson, client_of, console, emit_json, facts
 
 AdaptationId = Annotated[str, typer.Argument(metavar="ID", help="The adaptation's id, as `warploom adapt` prints it.")]

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from warploom import __version__
 from warploom.cli import (
     adaptations,
+    adapting,
     catalog,
     demo,
     history,
@@ -82,6 +83,7 @@ for module in (
     records,
     history,
     models,
+    adapting,
     adaptations,
     sweeps,
     local,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, table
+from warploom.errors import InvalidInput
 
 if TYPE_CHECKING:
     from warploom.records import ApiKey, NewApiKey
@@ -68,15 +69,19 @@ def create(
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose objects it sees; default: your own tenant.")] = None,
     days: Annotated[float | None, typer.Option(min=0, help="Days that it works; default: until revoked.")] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="NAME=NUMBER", help="In place of the service's; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. Its secret is shown once, here.
+    """Make a key. Its secret is shown once, here. `warploom limits` tells the names of limits.
 
-    Example: [bold]warploom keys create ci --scope jobs:write --days 30[/]
+    Example: [bold]warploom keys create ci --scope jobs:write --days 30 --limit jobs=2[/]
     """
     expires_at = None if days is None else time.time() + days * DAY_S
     with client_of(ctx) as client:
-        _tell(client.create_key(name, scopes, tenant, expires_at), as_json)
+        _tell(client.create_key(name, scopes, tenant, expires_at, _limits(limits)), as_json)
 
 
 def rotate(
@@ -109,6 +114,16 @@ def _tell(made: NewApiKey, as_json: bool) -> None:
         return
     console.print(facts(made.model_dump(exclude={"secret"}, exclude_none=True)))
     console.print(f"the key, shown only now: [bold]{made.secret}[/]", highlight=False, soft_wrap=True)
+
+
+def _limits(texts: list[str] | None) -> dict[str, int] | None:
+    found = {}
+    for text in texts or ():
+        name, equals, number = text.partition("=")
+        if not (name and equals and number.isascii() and number.isdecimal()):
+            raise InvalidInput(f"{text}: write it as name=number", rule="NAME=NUMBER", value=text)
+        found[name] = int(number)
+    return found or None
 
 
 def _state(key: ApiKey) -> str:

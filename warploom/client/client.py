@@ -8,6 +8,7 @@ from typing import Self
 
 import httpx
 
+from warploom.client import adaptations as adapt_plans
 from warploom.client import endpoint, handles
 from warploom.client import jobs as job_plans
 from warploom.client import keys as key_plans
@@ -55,12 +56,13 @@ class Operations(Owner):
     note_model = operation(model_plans.note)
     download = operation(model_plans.download)
     download_model = operation(model_plans.download_model)
-    adapt = handles.adaptation(model_plans.adapt)
-    adapt_many = handles.adaptations(model_plans.adapt_many)
-    adaptation = handles.adaptation(model_plans.adaptation)
-    adapted_weights = operation(model_plans.adapted_weights)
-    forget = operation(model_plans.forget)
-    predict = operation(model_plans.predict)
+    adapt = handles.adaptation(adapt_plans.adapt)
+    adapt_many = handles.adaptations(adapt_plans.adapt_many)
+    adapt_pictures = handles.adaptation(adapt_plans.adapt_pictures)
+    adaptation = handles.adaptation(adapt_plans.adaptation)
+    adapted_weights = operation(adapt_plans.adapted_weights)
+    forget = operation(adapt_plans.forget)
+    predict = operation(adapt_plans.predict)
 
     sweep = handles.sweep(sweep_plans.submit)
     sweeps = handles.sweep_listing(sweep_plans.listing)

@@ -11,7 +11,8 @@ from typing import Any, Concatenate, ParamSpec, overload
 from pydantic import PrivateAttr
 
 from warploom import records
-from warploom.client import jobs, models, sweeps
+from warploom.client import adaptations as adapt_plans
+from warploom.client import jobs, sweeps
 from warploom.client.calls import Call
 from warploom.client.core import Core
 from warploom.client.operations import Async, Listing, Operation, Owner, Sync, listing, of_id, operation, stream
@@ -94,9 +95,9 @@ class SweepHelpers(Owner):
 class AdaptationHelpers(Owner):
     """What an adaptation can be asked while the service keeps it."""
 
-    predict = of_id(operation(models.predict))
-    weights = of_id(operation(models.adapted_weights))
-    forget = of_id(operation(models.forget))
+    predict = of_id(operation(adapt_plans.predict))
+    weights = of_id(operation(adapt_plans.adapted_weights))
+    forget = of_id(operation(adapt_plans.forget))
 
 
 class SyncOwner(Sync):

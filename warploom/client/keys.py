@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from warploom.client.calls import Call, get, given, part, post
 from warploom.client.core import Core
@@ -40,7 +40,11 @@ def one(id: str) -> Call[ApiKey]:
 
 
 def create(
-    name: str, scopes: Sequence[str] | None = None, tenant: str | None = None, expires_at: float | None = None
+    name: str,
+    scopes: Sequence[str] | None = None,
+    tenant: str | None = None,
+    expires_at: float | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> Call[NewApiKey]:
     """Make a key. Its `secret` is in the answer and can never be read again.
 
@@ -49,9 +53,11 @@ def create(
         scopes: what it may do (`jobs:read`, `jobs:write`, `adapt`, `admin`); default: all but admin.
         tenant: whose objects it sees; default: your own.
         expires_at: seconds since the epoch; default: never.
+        limits: in place of the service's, by the names that `limits` tells.
     """
-    wanted = None if scopes is None else list(scopes)
-    return post("/v1/keys", NewApiKey, json=given(name=name, scopes=wanted, tenant=tenant, expires_at=expires_at))
+    wanted, own = None if scopes is None else list(scopes), None if limits is None else dict(limits)
+    body = given(name=name, scopes=wanted, tenant=tenant, expires_at=expires_at, limits=own)
+    return post("/v1/keys", NewApiKey, json=body)
 
 
 def rotate(id: str, grace_s: float | None = None) -> Call[NewApiKey]:
