@@ -1,13 +1,17 @@
-"""The examples in docs/client.md, run in order against the API; those in docs/cli.md, read as the commands would."""
+"""The examples in docs/client.md and docs/api.md, run in order against the API; those in docs/cli.md, read as the
+commands would."""
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
 
+import httpx
 import pytest
 import typer
 import uvicorn
@@ -19,7 +23,7 @@ from service.fleet import Fleet
 from service.jobs import JobStore
 from service.models import ModelStore
 from service.processes import free_port
-from tests.api.conftest import KEY, FakeAdapter
+from tests.api.conftest import KEY, Api, FakeAdapter
 from tests.cli.test_cli import every_command
 from tests.support.waiting import wait_until
 from warploom.build import build
@@ -92,6 +96,46 @@ def test_the_examples_of_the_client(
     said = capsys.readouterr().out
     assert "succeeded" in said
     assert "422 invalid_input" in said
+
+
+def curled(client: Api, words: list[str]) -> httpx.Response:
+    """What curl would do with these arguments."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("url")
+    parser.add_argument("-X", dest="method")
+    parser.add_argument("-H", dest="headers", action="append", default=[])
+    parser.add_argument("-d", dest="body")
+    for flag in ("-s", "-N"):
+        parser.add_argument(flag, action="store_true")
+    asked = parser.parse_args(words)
+    headers = dict(line.split(": ", 1) for line in asked.headers)
+    method = asked.method or ("GET" if asked.body is None else "POST")
+    return client.request(method, asked.url, headers=headers, content=asked.body)
+
+
+@pytest.mark.usefixtures("waves", "adapter")
+def test_the_calls_of_the_api_page(anonymous: Api, connections: Connections) -> None:
+    Fleet(connections).beat("supervisor", "fake", 60)
+    known = {"WARPLOOM_URL": "", "WARPLOOM_API_KEY": KEY}
+    script = "".join(blocks("api.md", "sh")).replace("\\\n", " ")
+    calls = [line for line in script.splitlines() if line.startswith("curl")]
+    streams = [line for line in calls if line.startswith("curl -sN")]
+    assert (len(calls), len(streams)) == (16, 1)
+    for line in [one for one in calls if one not in streams]:
+        _succeeds(anonymous, line, known)
+    # A stream ends with its job; here nobody works.
+    JobStore(connections).cancel(known["JOB"])
+    assert "event: " in _succeeds(anonymous, streams[0], known).text
+
+
+def _succeeds(client: Api, line: str, known: dict[str, str]) -> httpx.Response:
+    words = [Template(word).substitute(known) for word in shlex.split(line, comments=True)[1:]]
+    answer = curled(client, words)
+    assert answer.is_success, f"{line}: {answer.text}"
+    if answer.request.method == "POST":
+        made = answer.json()["id"]
+        known[made.partition("_")[0].upper()] = made
+    return answer
 
 
 def test_the_command_lines_can_be_read_and_every_command_is_there() -> None:
