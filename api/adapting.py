@@ -33,8 +33,9 @@ async def adapt(services: Services, name: str, given: AdaptInput, manner: Manner
         TimedOut: the adapters did not answer in time.
         Unavailable: there is no adapter, or no Redis, or too many wait.
     """
+    rows = (given.x, given.query_x, *(given.files or {}).values())
     model, _ = await asyncio.gather(
-        look_up(services, name, given.options.version), count_rows(services, "adapt_calls", given.x, given.query_x)
+        look_up(services, name, given.options.version), count_rows(services, "adapt_calls", *rows)
     )
     request = await off_loop(given.size, _request, services, model, given, manner)
     blob = await ask(services, request, manner)

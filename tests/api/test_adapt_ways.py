@@ -44,6 +44,13 @@ def test_pictures_of_each_class(client: Api, adapter: FakeAdapter) -> None:
     assert arrays["query_x"].shape == (1, 1, 2, 2)
 
 
+@pytest.mark.usefixtures("images", "adapter")
+def test_pictures_are_rows_of_a_key(client: Api) -> None:
+    assert client.post(PATH, files=files(0, 255, 51)).status_code == 200
+    (day,) = client.get("/v1/usage").json()["data"]
+    assert day["rows"] == 4
+
+
 def test_pictures_are_read_as_the_family_reads_its_own(
     client: Api, adapter: FakeAdapter, connections: Connections
 ) -> None:
