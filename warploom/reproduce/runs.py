@@ -66,7 +66,7 @@ def train_and_measure(run: Run) -> dict[str, Any]:
     for measure in run.measures:
         how = json.dumps([measure.steps, measure.tasks, measure.adapt], sort_keys=True)
         if how not in found:
-            test = {**document, "task": {**document["task"], **run.test_task}}
+            test = {**document, "task": {**spec.to_json()["task"], **run.test_task}} if run.test_task else document
             measured = JobSpec.parse(test if measure.adapt is None else {**test, "algorithm": measure.adapt})
             refs = held_out(measured)
             if measure.tasks is not None:
