@@ -229,7 +229,7 @@ class RedisReplay:
             read = self._read([(one.unit, one.version, one.parts)])
             if read is not None:
                 units.append((one, read[0].parts))
-        return pack(Snapshot(cursor, units, [int(unit) for unit in claimed]))
+        return pack(Snapshot(cursor, units, sorted(map(int, claimed))))
 
     def restore(self, snapshot: bytes) -> int:
         """See `Replay.restore`."""

@@ -75,7 +75,7 @@ local function append()
   local refused = guard()
   if refused then return { refused } end
   current, entry, claimed = number('version'), read_unit(unit), redis.call('ZSCORE', CLAIMS, unit)
-  if claimed and entry and entry.version == version and entry.parts ~= parts then
+  if entry and entry.version == version and entry.parts ~= parts and wanted() then
     count('rejected')
     return { 'mismatch', whole(entry.parts) }
   end
