@@ -65,10 +65,11 @@ def markdown(outcome: Outcome, measures: list[Measure]) -> str:
 
 def _cost(outcome: Outcome) -> str:
     """Processor time of all runs, also of those that an interrupted call had finished; else the time that passed."""
-    spent = [run.get("cpu_s", run.get("seconds")) for run in outcome.runs]
-    if spent and None not in spent:
-        return f"{sum(spent) / 60:.1f} minutes of processor time"
-    return f"{outcome.seconds / 60:.1f} minutes"
+    spent = [run["cpu_s"] for run in outcome.runs if "cpu_s" in run]
+    if not spent:
+        return f"{outcome.seconds / 60:.1f} minutes"
+    some = "" if len(spent) == len(outcome.runs) else f" for {len(spent)} of {len(outcome.runs)} runs"
+    return f"{sum(spent) / 60:.1f} minutes of processor time{some}"
 
 
 def _table(outcome: Outcome, names: list[str], measures: dict[str, Measure]) -> list[str]:
