@@ -60,9 +60,9 @@ class OmniglotFewShot(Comparison):
             return ""
         return (
             "Less training than in the papers: 32 filters, 8 tasks a round, 300 to 3,200 rounds (2,400 to 25,600 "
-            "tasks) instead of up to 60,000 rounds of 32, with an outer step size that falls along a cosine. Rounds and "
-            "steps were chosen with these same test tasks in view, so the accuracies are a little too good: FOMAML had "
-            "93.2 % after 2,500 rounds and 92.9 % after 4,000 with one step in place of three, iMAML 94.96 % after "
+            "tasks) instead of up to 60,000 rounds of 32, with an outer step size that falls along a cosine. Rounds "
+            "and steps were chosen with these same test tasks in view, so the accuracies are a little too good: FOMAML "
+            "had 93.2 % after 2,500 rounds and 92.9 % after 4,000 with one step in place of three, iMAML 94.96 % after "
             "2,600 rounds. Another seed, or the other split, would tell more."
         )
 
