@@ -7,8 +7,8 @@ BIN    := $(VENV)/bin
 # Touched after a complete install, so that an interrupted one is done again.
 STAMP  := $(VENV)/.installed
 
-# Tests that need neither Ray nor a stack of processes run side by side, each on a core.
-FAST ?= tests/core/ tests/contract/
+# Tests with a Ray cluster or a whole stack of processes have the machine for themselves; all others run side by side.
+ALONE ?= tests/integration/ tests/chaos/ tests/e2e/
 JOBS ?= auto
 
 # For `make images`.
@@ -30,8 +30,8 @@ demo: $(STAMP) ## Install, start a service here, meta-train and adapt to new tas
 	$(BIN)/warploom demo
 
 test: $(STAMP) ## Install and run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) warploom service $(FAST)
-	$(BIN)/python -m pytest $(filter-out $(FAST),$(wildcard tests/*/))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) warploom service $(filter-out $(ALONE),$(wildcard tests/*/))
+	$(BIN)/python -m pytest $(ALONE)
 
 soak: $(STAMP) ## Jobs under random kills for an hour or so; SOAK="--jobs 5 --faults 20 --seed 7" changes what is done
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
