@@ -23,6 +23,7 @@ BODIES: dict[str, Any] = {
     "jobs_note": _NOTES,
     "sweeps_submit": {"job": _JOB, "space": {"algorithm.inner_lr": _RATE}, "metric": "loss", "num_samples": 8},
     "sweeps_note": _NOTES,
+    "sweeps_promote": {"name": "sine", "alias": "stable"},
     "models_note": _NOTES,
     "models_point": {"version": 2},
     "adaptations_adapt": {"support": _SUPPORT, "query": {"x": [[0.5]]}, "steps": 5},

@@ -120,6 +120,11 @@ class CheckpointStore:
                 return found
         return None
 
+    def clear(self) -> None:
+        """Delete all that is stored; what cannot be deleted now stays."""
+        for place in self._places():
+            self._storage.remove(place.entry)
+
     def rounds(self) -> list[int]:
         """Rounds of the checkpoints that are stored, whole or not, in ascending order."""
         return sorted({place.round for place in self._places()})

@@ -13,7 +13,7 @@ from service.connection import Connections
 from service.lifecycle import Clock, Fields, Ledger, common, seconds, transitions
 from service.listing import Wanted
 from service.tenancy import Caller
-from warploom.records import HELD_STATES, CheckpointInfo, Failure, Job, Lineage, Page, Progress
+from warploom.records import HELD_STATES, CheckpointInfo, Failure, Job, Lineage, Page, Progress, Sweep
 from warploom.spec import JobSpec
 
 
@@ -232,8 +232,8 @@ class JobStore:
         return self._ledger.load()
 
 
-def ran_s(job: Job) -> float:
-    """Seconds that a job was held by a run, up to its last change of state.
+def ran_s(record: Job | Sweep) -> float:
+    """Seconds that a job or sweep was held by a run, up to its last change of state.
 
     Example:
         >>> from warploom.records import Transition
@@ -242,7 +242,7 @@ def ran_s(job: Job) -> float:
         >>> ran_s(Job(id="j", name="j", state="queued", spec={}, created_at=0, transitions=past))
         4.0
     """
-    pairs = itertools.pairwise(job.transitions)
+    pairs = itertools.pairwise(record.transitions)
     return sum(after.at - before.at for before, after in pairs if before.state in HELD_STATES)
 
 

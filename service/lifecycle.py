@@ -18,47 +18,16 @@ from service import ids, keys
 from service.connection import Connections
 from service.listing import Wanted, page, pairs
 from service.metadata import change_metadata
+from service.moves import MOVES, STATES, moves_arg
 from service.scripts import Script
 from service.tenancy import DEFAULT_TENANT, Caller
 from warploom.errors import Conflict, Fenced, InvalidInput, NotFound, RateLimited
-from warploom.records import (
-    CANCELLED,
-    CANCELLING,
-    FAILED,
-    FINAL_STATES,
-    PAUSED,
-    PAUSING,
-    QUEUED,
-    RUNNING,
-    SUCCEEDED,
-    Failure,
-    Transition,
-)
+from warploom.records import FINAL_STATES, Failure, Transition
 
 Clock = Callable[[], float]
 Kind = Literal["job", "sweep"]
 Fields = dict[str, str]
 
-# All legal moves: action -> {state before: state after}; what is not here is refused. A state that leads to itself: the
-# repeat changes nothing. The scripts are handed the row that they need and know no moves of their own.
-MOVES: dict[str, dict[str, str]] = {
-    "claim": {QUEUED: RUNNING, RUNNING: RUNNING, PAUSING: PAUSING, CANCELLING: CANCELLING},
-    "release": {RUNNING: QUEUED, PAUSING: PAUSED, CANCELLING: CANCELLING, QUEUED: QUEUED, PAUSED: PAUSED},
-    "pause": {QUEUED: PAUSED, RUNNING: PAUSING, PAUSING: PAUSING, PAUSED: PAUSED},
-    "resume": {PAUSED: QUEUED, PAUSING: RUNNING, QUEUED: QUEUED, RUNNING: RUNNING},
-    "cancel": {
-        QUEUED: CANCELLED,
-        RUNNING: CANCELLING,
-        PAUSING: CANCELLING,
-        PAUSED: CANCELLED,
-        CANCELLING: CANCELLING,
-        CANCELLED: CANCELLED,
-    },
-    SUCCEEDED: {RUNNING: SUCCEEDED, PAUSING: SUCCEEDED, CANCELLING: SUCCEEDED, SUCCEEDED: SUCCEEDED},
-    FAILED: {RUNNING: FAILED, PAUSING: FAILED, CANCELLING: FAILED, FAILED: FAILED},
-    CANCELLED: {CANCELLING: CANCELLED, CANCELLED: CANCELLED},
-}
-STATES = frozenset({QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING}) | FINAL_STATES
 CANDIDATES = 16
 FULL_RETRY_S = 30.0  # nobody knows when a job will end
 
@@ -259,7 +228,7 @@ class Ledger:
         stored: Mapping[str, str] | None = None,
         lost: bool = False,
     ) -> Fields:
-        """One move of `MOVES`.
+        """One move of `service.moves.MOVES`.
 
         Args:
             action: row of the table.
@@ -356,11 +325,6 @@ def fenced(owner_id: str, generation: int | None, current: str) -> Fenced:
 def clock_arg(clock: Clock | None) -> str:
     """The time for a script in milliseconds; empty lets the server take its own."""
     return str(round(clock() * 1000)) if clock else ""
-
-
-def moves_arg(action: str) -> str:
-    """One row of `MOVES` as the scripts read it."""
-    return ",".join(f"{before}>{after}" for before, after in MOVES[action].items())
 
 
 def as_fields(raw: Mapping[bytes, bytes]) -> Fields:

@@ -8,14 +8,15 @@ from typing import Any
 
 from service import keys
 from service.connection import Connections
-from service.lifecycle import Clock, Fields, Ledger, as_fields, common, fenced, missing
+from service.lifecycle import Clock, Fields, Ledger, as_fields, common, fenced, missing, transitions
 from service.listing import Wanted
 from service.scripts import Script
 from service.tenancy import Caller
-from warploom.records import CANCELLING, Failure, Page, Sweep, Trial
+from warploom.records import FINAL_STATES, Failure, Page, Sweep, Trial
 from warploom.spec import SweepSpec
 
 _put_trial = Script("put_trial")
+UNDONE = frozenset({"queued", "running", "paused"})  # states of trials that may go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,24 @@ class SweepStore:
         fields, generation = claimed
         return SweepClaim(self._whole(fields), generation)
 
-    def heartbeat(self, sweep_id: str, generation: int, lease_s: float) -> bool:
-        """Renew the lease; True when a cancel was asked for.
+    def heartbeat(self, sweep_id: str, generation: int, lease_s: float) -> str:
+        """Renew the lease; the state, which may say that a pause, a stop or a cancel was asked for.
 
         Raises:
             Fenced: the generation is not current.
         """
-        return self._ledger.heartbeat(sweep_id, generation, lease_s) == CANCELLING
+        return self._ledger.heartbeat(sweep_id, generation, lease_s)
+
+    def state(self, sweep_id: str) -> str:
+        """The sweep's state alone, for those who ask often.
+
+        Raises:
+            NotFound: no such sweep.
+        """
+        found = self._state.execute_command("HGET", keys.record(sweep_id), "state")
+        if found is None:
+            raise missing("sweep", sweep_id)
+        return str(found.decode())
 
     def put_trial(self, sweep_id: str, generation: int, trial: Trial) -> None:
         """Store or replace one trial.
@@ -127,7 +139,8 @@ class SweepStore:
         )
 
     def release(self, sweep_id: str, generation: int) -> Sweep:
-        """Put a running sweep back into the queue.
+        """Give a sweep back: a running one queues at its old place, a pausing one is paused, one that is to end becomes
+        claimable at once.
 
         Raises:
             Fenced: the generation is not current.
@@ -135,8 +148,36 @@ class SweepStore:
         """
         return self._whole(self._ledger.move("release", sweep_id, generation))
 
+    def pause(self, sweep_id: str) -> Sweep:
+        """Ask for a rest: no trial begins, those that run save their state and pause; a repeat changes nothing.
+
+        Raises:
+            NotFound: no such sweep.
+            Conflict: it has ended, or is being stopped or cancelled.
+        """
+        return self._whole(self._ledger.move("pause", sweep_id))
+
+    def resume(self, sweep_id: str) -> Sweep:
+        """Back into the queue at its old place; paused trials go on from where they were. A repeat changes nothing.
+
+        Raises:
+            NotFound: no such sweep.
+            Conflict: it has ended, or is being stopped or cancelled.
+        """
+        return self._whole(self._ledger.move("resume", sweep_id))
+
+    def stop(self, sweep_id: str) -> Sweep:
+        """Ask for an early end with a result: no trial begins, those that run end after their round, and the best of
+        all becomes a model. A repeat changes nothing.
+
+        Raises:
+            NotFound: no such sweep.
+            Conflict: it failed, or is being cancelled.
+        """
+        return self._whole(self._ledger.move("stop", sweep_id))
+
     def cancel(self, sweep_id: str) -> Sweep:
-        """Ask for the end; a repeat changes nothing.
+        """Ask for the end without a result; a repeat changes nothing.
 
         Raises:
             NotFound: no such sweep.
@@ -151,4 +192,7 @@ class SweepStore:
     def _whole(self, fields: Fields) -> Sweep:
         raw = self._state.execute_command("HGETALL", keys.trials(fields["id"]))
         trials = [Trial.model_validate_json(text) for _, text in sorted(as_fields(raw).items())]
-        return Sweep.model_validate({**common(fields), "trials": trials, "best_trial": fields.get("best_trial")})
+        if fields["state"] in FINAL_STATES:  # whoever ran them was ended with the sweep, and told no more
+            trials = [one.model_copy(update={"state": "stopped"}) if one.state in UNDONE else one for one in trials]
+        more = {"trials": trials, "best_trial": fields.get("best_trial"), "transitions": transitions(fields)}
+        return Sweep.model_validate(common(fields) | more)

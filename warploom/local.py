@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,21 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 OnEvaluation = Callable[[MetaState, dict[str, float]], None]
 
 
+class Next(Enum):
+    """What is to be done after a round."""
+
+    GO_ON = "go on"
+    END = "measure once more, and end"
+    LEAVE = "end as it is"
+
+
 @dataclass(frozen=True)
 class LocalResult:
     """What a local run gives.
 
     Args:
         meta: the trained meta-state.
-        metrics: the last evaluation.
+        metrics: the last evaluation; empty when there was none.
         curve: all evaluations, each with its `meta_step`.
         path: the model file, if one was asked for.
     """
@@ -47,6 +56,9 @@ def train(
     out: Path | None = None,
     *,
     on_evaluation: OnEvaluation | None = None,
+    begin: LearnerState | None = None,
+    checkpoint: Callable[[LearnerState], bool] = lambda _state: True,
+    after_round: Callable[[LearnerState], Next] = lambda _state: Next.GO_ON,
 ) -> LocalResult:
     """Train `spec` here and now.
 
@@ -55,6 +67,9 @@ def train(
         on_event: called with kind (`round`, `evaluation`, `warning`) and data as training goes.
         out: directory for `model.safetensors` and `metrics.json`.
         on_evaluation: called with the meta-state and its metrics after each evaluation.
+        begin: the state to go on from; in place of a new one.
+        checkpoint: as for `warploom.training.LearnerLoop`.
+        after_round: called with the state after each round but the last; says what is next.
 
     Example:
         >>> spec = JobSpec.parse({"algorithm": "none", "task": "sinusoid", "model": "mlp", "training": {"rounds": 1}})
@@ -67,8 +82,8 @@ def train(
     report = on_event or (lambda _kind, _data: None)
     algorithm = build(spec)
     replay = LocalReplay(plan_of(spec))
-    state = LearnerState(algorithm.init(spec.training.seed))
-    learner = LearnerLoop(algorithm, spec, replay, state, report=report, checkpoint=lambda _state: True)
+    state = begin or LearnerState(algorithm.init(spec.training.seed))
+    learner = LearnerLoop(algorithm, spec, replay, state, report=report, checkpoint=checkpoint)
     rollout = RolloutLoop(algorithm, spec, replay, "local")
 
     def measure(meta: MetaState) -> None:
@@ -78,17 +93,24 @@ def train(
         if on_evaluation is not None:
             on_evaluation(meta, dict(curve[-1]))
 
+    def due() -> bool:
+        return learner.done or learner.state.meta.version % spec.evaluation.every == 0
+
     curve: list[dict[str, float]] = []
-    measure(state.meta)
+    if due():
+        measure(state.meta)
     learner.start()
-    while not learner.done:
+    what = Next.GO_ON
+    while not learner.done and what is Next.GO_ON:
         if not learner.step():
             if not rollout.step():
                 raise TrainingFailed("rollout and learner wait for each other; raise replay.max_bytes")
-        elif learner.done or learner.state.meta.version % spec.evaluation.every == 0:
+            continue
+        what = Next.GO_ON if learner.done else after_round(learner.state)
+        if due() or what is Next.END:
             measure(learner.state.meta)
     path = _write(spec, learner.state.meta, curve, out) if out else None
-    return LocalResult(learner.state.meta, curve[-1], curve, path)
+    return LocalResult(learner.state.meta, curve[-1] if curve else {}, curve, path)
 
 
 def _write(spec: JobSpec, meta: MetaState, curve: list[dict[str, float]], out: Path) -> Path:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 QUEUED, RUNNING, PAUSING, PAUSED, CANCELLING = "queued", "running", "pausing", "paused", "cancelling"
+STOPPING = "stopping"  # of sweeps
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
-HELD_STATES = frozenset({RUNNING, PAUSING, CANCELLING})
+HELD_STATES = frozenset({RUNNING, PAUSING, STOPPING, CANCELLING})
 FINAL_STATES = frozenset({SUCCEEDED, FAILED, CANCELLED})
 
 
@@ -268,7 +269,11 @@ class PendingAdaptation(Record):
 
 
 class Trial(Record):
-    """One trial of a sweep; `curve` holds one row per evaluation."""
+    """One trial of a sweep; `curve` holds one row per evaluation.
+
+    `state`: queued, running, paused, succeeded (all rounds), stopped (early, by the scheduler or with the
+    sweep), failed.
+    """
 
     id: str
     state: str
@@ -294,6 +299,7 @@ class Sweep(Record):
     best_trial: str | None = None
     model: str | None = None
     error: Failure | None = None
+    transitions: list[Transition] = Field(default_factory=list)
     metadata: dict[str, str] = Field(default_factory=dict)
 
 

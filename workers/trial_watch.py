@@ -6,6 +6,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from workers.trial import PAUSED, TRIAL
 from workers.trials import BOOKS
 
 ROW = ("meta_step", "loss", "loss_ci95", "accuracy", "accuracy_ci95")
@@ -19,24 +20,25 @@ class TrialWatch(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial began."""
-        BOOKS[self._sweep_id].started(trial.trial_id, dict(trial.config))
+        BOOKS[self._sweep_id].started(trial.config[TRIAL])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial reported an evaluation."""
-        row = {name: float(result[name]) for name in ROW if name in result}
-        BOOKS[self._sweep_id].measured(trial.trial_id, row)
+        """A trial reported an evaluation, or that it rests."""
+        if PAUSED not in result:
+            row = {name: float(result[name]) for name in ROW if name in result}
+            BOOKS[self._sweep_id].measured(trial.config[TRIAL], row)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial came to its end, or the scheduler stopped it."""
-        book = BOOKS[self._sweep_id]
-        whole = trial.last_result.get("meta_step", 0) >= book.rounds(trial.config)
-        book.ended(trial.trial_id, "succeeded" if whole else "stopped")
+        """A trial came to its end, the scheduler stopped it, or it rests."""
+        book, trial_id = BOOKS[self._sweep_id], trial.config[TRIAL]
+        state = "succeeded" if book.whole(trial_id) else "stopped"
+        book.ended(trial_id, "paused" if PAUSED in trial.last_result else state)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed."""
-        BOOKS[self._sweep_id].ended(trial.trial_id, "failed", _reason(trial))
+        BOOKS[self._sweep_id].ended(trial.config[TRIAL], "failed", _reason(trial))
 
 
 def _reason(trial: Any) -> str:

@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from warploom.records import Trial
+from service.sweeps import UNDONE
+from warploom.records import RUNNING, Trial
 from warploom.spec import SweepSpec
 
 
 class TrialBook:
-    """What is known of each trial, and the only writer of the trials' rows."""
+    """What is known of each trial, and the only writer of the trials' rows.
 
-    def __init__(self, spec: SweepSpec, put: Callable[[Trial], None]) -> None:
+    Args:
+        spec: the sweep.
+        put: stores a row.
+        known: rows of earlier runs of the sweep; trials of theirs that did not end are to go on.
+        asked: the sweep's state as it is stored.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        put: Callable[[Trial], None],
+        known: Iterable[Trial] = (),
+        asked: Callable[[], str] = lambda: RUNNING,
+    ) -> None:
         self._spec, self._put = spec, put
-        self.trials: dict[str, Trial] = {}
+        self.asked = asked
+        self.interrupted = False
+        self.trials = {trial.id: trial for trial in known}
+        self.waiting = sorted(trial.id for trial in self.trials.values() if trial.state in UNDONE)
+        for trial_id in self.waiting:
+            if self.trials[trial_id].state == "running":  # its run was lost
+                self._set(self.trials[trial_id].model_copy(update={"state": "paused"}))
 
-    def started(self, trial_id: str, parameters: dict[str, Any]) -> None:
-        """A trial began."""
-        self._set(Trial(id=trial_id, state="running", parameters=parameters))
+    @property
+    def left(self) -> int:
+        """Trials that are to be begun or gone on with."""
+        return len(self.waiting) + max(self._spec.num_samples - len(self.trials), 0)
+
+    def next(self) -> Trial | None:
+        """The next trial that is to go on, once; None when there is none."""
+        return self.trials[self.waiting.pop(0)] if self.waiting else None
+
+    def add(self, parameters: dict[str, Any]) -> Trial:
+        """A new trial, under the next number."""
+        self._set(Trial(id=f"{len(self.trials):05d}", state="queued", parameters=parameters))
+        return list(self.trials.values())[-1]
+
+    def started(self, trial_id: str) -> None:
+        """A trial began, or goes on."""
+        self._set(self.trials[trial_id].model_copy(update={"state": "running"}))
 
     def measured(self, trial_id: str, row: dict[str, float]) -> None:
         """A trial reported an evaluation; the same one twice counts once."""
@@ -30,24 +64,21 @@ class TrialBook:
         self._set(trial.model_copy(update={"curve": curve, "best": target(r[self._spec.metric] for r in curve)}))
 
     def ended(self, trial_id: str, state: str, error: str | None = None) -> None:
-        """A trial is over: succeeded, stopped (by the scheduler), or failed."""
+        """A trial is over, or rests: succeeded, stopped, failed; paused."""
+        self.interrupted |= state == "paused"
         self._set(self.trials[trial_id].model_copy(update={"state": state, "error": error}))
 
-    def rounds(self, parameters: dict[str, Any]) -> int:
-        """Rounds of a whole trial with these parameters."""
-        return int(parameters.get("training.rounds", self._spec.job.training.rounds))
-
-    def best(self) -> Trial | None:
-        """The trial with the best evaluation; None when there is none."""
-        measured = [trial for trial in self.trials.values() if trial.best is not None]
-        target = min if self._spec.mode == "min" else max
-        return target(measured, key=lambda trial: trial.best or 0.0) if measured else None
+    def whole(self, trial_id: str) -> bool:
+        """Whether a trial went through all of its rounds."""
+        trial = self.trials[trial_id]
+        rounds = int(trial.parameters.get("training.rounds", self._spec.job.training.rounds))
+        return any(row["meta_step"] >= rounds for row in trial.curve)
 
     def _set(self, trial: Trial) -> None:
         self.trials[trial.id] = trial
         self._put(trial)
 
 
-# The books of the sweeps that this process drives, by sweep id. Tune copies its callbacks deeply, and connections
-# cannot be copied: a callback knows its book by name alone.
+# The books of the sweeps that this process drives, by sweep id. Tune copies what it is given deeply, and connections
+# cannot be copied: callbacks and searchers know their book by name alone.
 BOOKS: dict[str, TrialBook] = {}

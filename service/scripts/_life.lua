@@ -1,6 +1,6 @@
 -- The life of a record (job or sweep): shared by create, claim, move.
 local EVENTS_KEPT = 10000
-local HELD = { running = true, pausing = true, cancelling = true }
+local HELD = { running = true, pausing = true, stopping = true, cancelling = true }
 
 local function emit(events, now, kind, data)
   return redis.call('XADD', events, 'MAXLEN', '~', EVENTS_KEPT, '*', 'at', whole(now), 'kind', kind, 'data', data)
@@ -36,6 +36,8 @@ local function enter(record, events, queue, leases, id, state, now, extra)
     redis.call('ZREM', leases, id)
   else
     redis.call('ZREM', queue, id)
+    -- Nobody held it: somebody is to take it at once.
+    if HELD[state] then redis.call('ZADD', leases, 'NX', 0, id) end
     if not HELD[state] then redis.call('ZREM', leases, id) end
     if not HELD[state] and state ~= 'paused' then
       redis.call('HSET', record, 'ended_at', whole(now))

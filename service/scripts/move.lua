@@ -1,4 +1,4 @@
--- One move of the state machine: pause, resume, cancel, release, finish.
+-- One move of the state machine: pause, resume, stop, cancel, release, finish.
 -- KEYS: 1 record, 2 events, 3 queue, 4 leases
 -- ARGV: 1 now (ms or ''), 2 id, 3 generation ('' when anyone may), 4 moves ("running>failed,…"),
 --       5 '1' to give the lease up, 6 '1' when a run was lost, 7 further members of the event (JSON object or ''),
@@ -11,7 +11,7 @@ if not state then return { 'missing' } end
 if ARGV[3] ~= '' and ARGV[3] ~= generation then return { 'fenced', generation } end
 local to = target(ARGV[4], state)
 if not to then return { 'illegal', state } end
-if ARGV[5] == '1' and to == 'cancelling' then redis.call('ZADD', KEYS[4], 0, ARGV[2]) end
+if ARGV[5] == '1' and (to == 'cancelling' or to == 'stopping') then redis.call('ZADD', KEYS[4], 0, ARGV[2]) end
 if to == state then return { 'ok', state } end
 if ARGV[6] == '1' then lose(KEYS[1]) end
 for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end

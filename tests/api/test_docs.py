@@ -120,7 +120,7 @@ def test_the_calls_of_the_api_page(anonymous: Api, connections: Connections) -> 
     script = "".join(blocks("api.md", "sh")).replace("\\\n", " ")
     calls = [line for line in script.splitlines() if line.startswith("curl")]
     streams = [line for line in calls if line.startswith("curl -sN")]
-    assert (len(calls), len(streams)) == (16, 1)
+    assert (len(calls), len(streams)) == (19, 1)
     for line in [one for one in calls if one not in streams]:
         _succeeds(anonymous, line, known)
     # A stream ends with its job; here nobody works.

@@ -54,11 +54,45 @@ def test_trials_have_curves_and_the_best_becomes_a_model(service: Service, searc
     assert model.sweep == sweep_id
 
 
-def test_a_sweep_can_be_cancelled(service: Service) -> None:
-    long = sweep()
-    document = long.to_json()
+def long() -> SweepSpec:
+    document = sweep(max_concurrent=2).to_json()
     document["job"]["training"]["rounds"] = 100_000
-    sweep_id = service.sweeps.create(SweepSpec.model_validate(document)).id
+    document["job"]["evaluation"]["every"] = 50_000
+    return SweepSpec.model_validate(document)
+
+
+def test_a_sweep_rests_goes_on_with_another_supervisor_and_is_stopped_with_a_model(service: Service) -> None:
+    sweep_id = service.sweeps.create(long()).id
+
+    def trials(state: str) -> int:
+        return sum(trial.state == state and bool(trial.curve) for trial in service.sweeps.get(sweep_id).trials)
+
+    wait_until(lambda: trials("running") == 2, 90)
+    service.sweeps.pause(sweep_id)
+    wait_until(lambda: service.sweeps.get(sweep_id).state == "paused", 60)
+    rested = service.sweeps.get(sweep_id).trials
+    assert [(trial.id, trial.state) for trial in rested] == [("00000", "paused"), ("00001", "paused")]
+    service.stop()
+    service.start()
+    service.sweeps.resume(sweep_id)
+    wait_until(lambda: trials("running") == 2, 90)
+    service.sweeps.stop(sweep_id)
+    wait_until(lambda: service.sweeps.get(sweep_id).state in FINAL_STATES, 60)
+    done = service.sweeps.get(sweep_id)
+    assert (done.state, done.generation) == ("succeeded", 2)
+    assert [(trial.id, trial.state) for trial in done.trials] == [("00000", "stopped"), ("00001", "stopped")], (
+        done.trials
+    )
+    for before, trial in zip(rested, done.trials, strict=True):
+        assert trial.parameters == before.parameters
+        assert trial.curve[0]["meta_step"] == 0 and trial.curve[-1]["meta_step"] > 0
+    model = service.models.get("swept")
+    assert model.metrics["loss"] == min(trial.best or 0.0 for trial in done.trials)
+    assert model.sweep == sweep_id
+
+
+def test_a_sweep_can_be_cancelled(service: Service) -> None:
+    sweep_id = service.sweeps.create(long()).id
     wait_until(lambda: service.sweeps.get(sweep_id).trials, 90)
     service.sweeps.cancel(sweep_id)
     wait_until(lambda: service.sweeps.get(sweep_id).state in FINAL_STATES, 60)

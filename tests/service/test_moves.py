@@ -7,31 +7,34 @@ import pytest
 from service import keys
 from service.connection import Connections
 from service.events import EventLog
-from service.lifecycle import MOVES, STATES, Kind, Ledger
+from service.lifecycle import Kind, Ledger
+from service.moves import MOVES, STATES
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict
 from warploom.records import FINAL_STATES, HELD_STATES
 
 LEASE_S = 10.0
-ACTIONS = ("claim", "release", "pause", "resume", "cancel", "succeeded", "failed", "cancelled")
+ACTIONS = ("claim", "release", "pause", "resume", "stop", "cancel", "succeeded", "failed", "cancelled")
 # Where each action leads from each state, in the order of ACTIONS; "-" is refused, "=" changes nothing. Written down
 # once more, so that a slip in the table of the service is seen.
 TABLE = {
-    #              claim       release    pause    resume   cancel      succeeded  failed  cancelled
-    "queued":     "running     =          paused   =        cancelled   -          -       -",
-    "running":    "running     queued     pausing  =        cancelling  succeeded  failed  -",
-    "pausing":    "pausing     paused     =        running  cancelling  succeeded  failed  -",
-    "paused":     "-           =          =        queued   cancelled   -          -       -",
-    "cancelling": "cancelling  =          -        -        =           succeeded  failed  cancelled",
-    "succeeded":  "-           -          -        -        -           =          -       -",
-    "failed":     "-           -          -        -        -           -          =       -",
-    "cancelled":  "-           -          -        -        =           -          -       =",
+    #              claim       release    pause    resume   stop       cancel      succeeded  failed  cancelled
+    "queued":     "running     =          paused   =        stopping   cancelled   -          -       -",
+    "running":    "running     queued     pausing  =        stopping   cancelling  succeeded  failed  -",
+    "pausing":    "pausing     paused     =        running  stopping   cancelling  succeeded  failed  -",
+    "paused":     "-           =          =        queued   stopping   cancelled   -          -       -",
+    "stopping":   "stopping    =          -        -        =          cancelling  succeeded  failed  cancelled",
+    "cancelling": "cancelling  =          -        -        -          =           succeeded  failed  cancelled",
+    "succeeded":  "-           -          -        -        =          -           =          -       -",
+    "failed":     "-           -          -        -        -          -           -          =       -",
+    "cancelled":  "-           -          -        -        =          =           -          -       =",
 }  # fmt: skip
 WAY = {
     "queued": (),
     "running": ("claim",),
     "pausing": ("claim", "pause"),
     "paused": ("pause",),
+    "stopping": ("pause", "stop"),
     "cancelling": ("claim", "cancel"),
     "succeeded": ("claim", "succeeded"),
     "failed": ("claim", "failed"),

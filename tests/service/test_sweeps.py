@@ -6,7 +6,7 @@ import pytest
 
 from service.connection import Connections
 from service.events import EventLog
-from service.jobs import JobStore
+from service.jobs import JobStore, ran_s
 from service.sweeps import SweepStore
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, NotFound
@@ -36,7 +36,7 @@ def test_a_sweep_from_start_to_end(sweeps: SweepStore, connections: Connections,
         sweeps.put_trial(sweep.id, 1, trial)
     sweeps.put_trial(sweep.id, 1, Trial(id="0", state="succeeded", parameters={}))
     assert [(trial.id, trial.best) for trial in sweeps.get(sweep.id).trials] == [("0", None), ("1", 0.25)]
-    assert sweeps.heartbeat(sweep.id, 1, 10) is False
+    assert sweeps.heartbeat(sweep.id, 1, 10) == sweeps.state(sweep.id) == "running"
     done = sweeps.finish(sweep.id, 1, "succeeded", model="m", best_trial="1")
     assert (done.state, done.model, done.best_trial, len(done.trials)) == ("succeeded", "m", "1", 2)
     assert [event.data["state"] for event in EventLog(connections).list(sweep.id)] == ["queued", "running", "succeeded"]
@@ -66,3 +66,43 @@ def test_jobs_and_sweeps_do_not_mix(sweeps: SweepStore, jobs: JobStore, spec: Jo
         sweeps.put_trial("sweep_00000000000000000000", 1, Trial(id="0", state="running", parameters={}))
     claim = jobs.claim("me", 10)
     assert claim and claim.job.id == job.id and jobs.claim("me", 10) is None
+
+
+def test_a_sweep_rests_and_goes_on(sweeps: SweepStore, clock: FakeClock, sweep_spec: SweepSpec) -> None:
+    sweep = sweeps.create(sweep_spec)
+    assert sweeps.pause(sweep.id).state == "paused" and sweeps.claim("me", 10) is None
+    assert sweeps.resume(sweep.id).state == "queued"
+    assert sweeps.claim("me", 10)
+    sweeps.put_trial(sweep.id, 1, Trial(id="00000", state="paused", parameters={}))
+    clock.advance(4)
+    assert sweeps.pause(sweep.id).state == sweeps.heartbeat(sweep.id, 1, 10) == "pausing"
+    clock.advance(1)
+    rested = sweeps.release(sweep.id, 1)
+    assert (rested.state, ran_s(rested), rested.trials[0].state) == ("paused", 5.0, "paused")
+    clock.advance(100)
+    sweeps.resume(sweep.id)
+    claim = sweeps.claim("another", 10)
+    assert claim and (claim.generation, ran_s(claim.sweep)) == (2, 5.0)
+    assert [step.state for step in claim.sweep.transitions if step.phase is None][-3:] == [
+        "paused",
+        "queued",
+        "running",
+    ]
+
+
+@pytest.mark.parametrize("before", ["queued", "paused"])
+def test_what_nobody_runs_is_stopped_by_the_next_worker(sweeps: SweepStore, sweep_spec: SweepSpec, before: str) -> None:
+    sweep = sweeps.create(sweep_spec)
+    if before == "paused":
+        sweeps.pause(sweep.id)
+    assert sweeps.stop(sweep.id).state == sweeps.stop(sweep.id).state == "stopping"
+    claim = sweeps.claim("me", 10)
+    assert claim and (claim.sweep.id, claim.sweep.state) == (sweep.id, "stopping")
+    assert sweeps.claim("another", 10) is None
+    for refused in (sweeps.pause, sweeps.resume):
+        with pytest.raises(Conflict):
+            refused(sweep.id)
+    sweeps.put_trial(sweep.id, 1, Trial(id="00000", state="paused", parameters={}))
+    done = sweeps.finish(sweep.id, 1, "succeeded", model="m", best_trial="00000")
+    assert (done.state, done.trials[0].state) == ("succeeded", "stopped")
+    assert sweeps.stop(sweep.id).model == "m", "a repeat changes nothing"

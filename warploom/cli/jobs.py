@@ -1,4 +1,4 @@
-"""Jobs: submit, list, watch, pause, resume, cancel."""
+"""Jobs: submit, list, watch; and jobs and sweeps: pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from warploom.records import SUCCEEDED
 
 if TYPE_CHECKING:
     from warploom.client import Client
-    from warploom.records import DryRun, Job
+    from warploom.records import DryRun, Job, Sweep
+
+JobOrSweep = Annotated[str, typer.Argument(metavar="ID", help="The id of a job or a sweep.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -107,31 +109,35 @@ def watch(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
         _follow(client, id, as_json)
 
 
-def pause(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
-    """Let a job rest: it saves a checkpoint and frees its machines until it is resumed.
+def pause(ctx: typer.Context, id: JobOrSweep, as_json: AsJson = False) -> None:
+    """Let a job rest: it saves a checkpoint and frees its machines until it is resumed. A sweep rests with its trials.
 
     Example: [bold]warploom pause job_3f2a[/]
     """
     with client_of(ctx) as client:
-        _tell(client.pause(id), as_json)
+        tell(client.pause_sweep(id) if _is_sweep(id) else client.pause(id), as_json)
 
 
-def resume(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
-    """Queue a paused job again; it goes on from its last checkpoint.
+def resume(ctx: typer.Context, id: JobOrSweep, as_json: AsJson = False) -> None:
+    """Queue a paused job or sweep again; it goes on from where it was.
 
     Example: [bold]warploom resume job_3f2a[/]
     """
     with client_of(ctx) as client:
-        _tell(client.resume(id), as_json)
+        tell(client.resume_sweep(id) if _is_sweep(id) else client.resume(id), as_json)
 
 
-def cancel(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
-    """Stop a job; its last checkpoint stays.
+def cancel(ctx: typer.Context, id: JobOrSweep, as_json: AsJson = False) -> None:
+    """End a job, whose last checkpoint stays, or a sweep; `stop` ends a sweep with a model.
 
     Example: [bold]warploom cancel job_3f2a[/]
     """
     with client_of(ctx) as client:
-        _tell(client.cancel(id), as_json)
+        tell(client.cancel_sweep(id) if _is_sweep(id) else client.cancel(id), as_json)
+
+
+def _is_sweep(id: str) -> bool:
+    return id.startswith("sweep_")
 
 
 def _estimate(checked: DryRun) -> None:
@@ -143,8 +149,9 @@ def _estimate(checked: DryRun) -> None:
     console.print("[dim]nothing was submitted; --json prints the complete spec[/]")
 
 
-def _tell(job: Job, as_json: bool) -> None:
-    emit_json(job) if as_json else console.print(f"{job.id}: {state(job.state)}")
+def tell(record: Job | Sweep, as_json: bool) -> None:
+    """Say in which state a job or sweep is now."""
+    emit_json(record) if as_json else console.print(f"{record.id}: {state(record.state)}")
 
 
 def _follow(client: Client, id: str, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from warploom.cli.jobs import tell
 from warploom.cli.output import AsJson, ago, client_of, console, emit_json, shown, state, table
 from warploom.cli.specfile import Overrides, SpecPath, read
 from warploom.errors import TimedOut
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from warploom.client.handles import Sweep
 
 POLL_S = 2.0
+SweepId = Annotated[str, typer.Argument(metavar="ID", help="The sweep's id, as `warploom sweeps` lists it.")]
 
 
 def register(app: typer.Typer) -> None:
     """Put the commands on `app`."""
-    for command in (sweep, sweeps):
+    for command in (sweep, sweeps, stop, promote):
         app.command(rich_help_panel="Training")(command)
 
 
@@ -76,6 +78,32 @@ def sweeps(
         return
     rows = [(s.id, state(s.state), len(s.trials), s.best_trial, s.model, ago(s.created_at)) for s in page.data]
     console.print(table(("ID", "STATE", "TRIALS", "BEST", "MODEL", "CREATED"), rows))
+
+
+def stop(ctx: typer.Context, id: SweepId, as_json: AsJson = False) -> None:
+    """End a sweep early: no trial begins, those that run end after their round, and the best becomes a model.
+
+    Example: [bold]warploom stop sweep_51c0[/]
+    """
+    with client_of(ctx) as client:
+        tell(client.stop_sweep(id), as_json)
+
+
+def promote(
+    ctx: typer.Context,
+    id: SweepId,
+    trial: Annotated[str | None, typer.Option(metavar="ID", help="The trial; default the best so far.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; default the sweep's.")] = None,
+    alias: Annotated[str | None, typer.Option(help="An alias that is to stand for the version.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model of a sweep's best trial, or of one that you name; the sweep may still run.
+
+    Example: [bold]warploom promote sweep_51c0 --name sine --alias stable[/]
+    """
+    with client_of(ctx) as client:
+        model = client.promote_trial(id, trial, name, alias)
+    emit_json(model) if as_json else console.print(f"[bold]{model.name}[/] version {model.version}", highlight=False)
 
 
 def _waited(client: Client, found: Sweep, *, quiet: bool) -> Sweep:

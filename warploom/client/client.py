@@ -67,7 +67,11 @@ class Operations(Owner):
     sweep = handles.sweep(sweep_plans.submit)
     sweeps = handles.sweep_listing(sweep_plans.listing)
     get_sweep = handles.sweep(sweep_plans.one)
+    pause_sweep = handles.sweep(sweep_plans.pause)
+    resume_sweep = handles.sweep(sweep_plans.resume)
+    stop_sweep = handles.sweep(sweep_plans.stop)
     cancel_sweep = handles.sweep(sweep_plans.cancel)
+    promote_trial = operation(sweep_plans.promote)
     note_sweep = handles.sweep(sweep_plans.note)
     wait_sweep = handles.sweep(sweep_plans.wait)
 

@@ -88,7 +88,11 @@ class SweepHelpers(Owner):
 
     refresh = of_id(sweep(sweeps.one))
     wait = of_id(sweep(sweeps.wait))
+    pause = of_id(sweep(sweeps.pause))
+    resume = of_id(sweep(sweeps.resume))
+    stop = of_id(sweep(sweeps.stop))
     cancel = of_id(sweep(sweeps.cancel))
+    promote = of_id(operation(sweeps.promote))
     note = of_id(sweep(sweeps.note))
 
 

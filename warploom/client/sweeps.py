@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from warploom.client.calls import Call, create, filters, get, part, patch, post
+from warploom.client.calls import Call, create, filters, get, given, part, patch, post
 from warploom.client.core import Core
 from warploom.client.jobs import until_final
-from warploom.records import Page, Sweep
+from warploom.records import Model, Page, Sweep
 from warploom.spec import SweepSpec
 
 
@@ -34,19 +34,50 @@ def listing(
 
 def note(id: str, metadata: Mapping[str, str | None]) -> Call[Sweep]:
     """Set pairs of a sweep's metadata, or remove them with None; the others stay."""
-    return patch(f"/v1/sweeps/{part(id)}", Sweep, {"metadata": dict(metadata)})
+    return patch(_path(id), Sweep, {"metadata": dict(metadata)})
 
 
 def one(id: str) -> Call[Sweep]:
     """The sweep as it stands, with its trials."""
-    return get(f"/v1/sweeps/{part(id)}", Sweep)
+    return get(_path(id), Sweep)
+
+
+def pause(id: str) -> Call[Sweep]:
+    """Let a sweep rest, with the trials that run; a repeat changes nothing."""
+    return post(_path(id, "/pause"), Sweep, safe=True)
+
+
+def resume(id: str) -> Call[Sweep]:
+    """Queue a paused sweep again; its paused trials go on from where they were. A repeat changes nothing."""
+    return post(_path(id, "/resume"), Sweep, safe=True)
+
+
+def stop(id: str) -> Call[Sweep]:
+    """End a sweep early: what its trials have reached counts, and the best becomes a model."""
+    return post(_path(id, "/stop"), Sweep, safe=True)
 
 
 def cancel(id: str) -> Call[Sweep]:
-    """Ask a sweep to stop."""
-    return post(f"/v1/sweeps/{part(id)}/cancel", Sweep, safe=True)
+    """End a sweep at once, without a model."""
+    return post(_path(id, "/cancel"), Sweep, safe=True)
+
+
+def promote(id: str, trial: str | None = None, name: str | None = None, alias: str | None = None) -> Call[Model]:
+    """Make a model of a trial, also while the sweep runs; a repeat gives the version that is there.
+
+    Args:
+        id: the sweep.
+        trial: its id; default: the best so far.
+        name: of the model; default: the sweep's.
+        alias: that is to stand for the version.
+    """
+    return post(_path(id, "/promote"), Model, safe=True, json=given(trial=trial, name=name, alias=alias))
 
 
 async def wait(core: Core, id: str, timeout_s: float | None = None) -> Sweep:
     """The sweep once it has ended. Raises TimedOut as `Client.wait` does."""
     return await until_final(core, lambda: core.do(one(id)), f"sweep {id}", timeout_s)
+
+
+def _path(id: str, rest: str = "") -> str:
+    return f"/v1/sweeps/{part(id)}{rest}"
