@@ -20,7 +20,10 @@ _COMPLAINT = {
     "title": "Complaint",
     "required": ["pointer", "rule", "value", "message"],
     "properties": {
-        "pointer": {**_TEXT, "description": "JSON pointer into the body, or the name of a parameter"},
+        "pointer": {
+            **_TEXT,
+            "description": "JSON pointer into the body (empty: all of it), or `/` and the name of a parameter",
+        },
         "rule": _TEXT,
         "value": {"description": "short form of the value"},
         "message": _TEXT,

@@ -20,6 +20,7 @@ from warploom.spec import location, pointer
 
 LONGEST_TEXT = 300
 MOST_ERRORS = 50
+NAMED = frozenset({400, 408, 409, 413, 415, 422})  # `errors` says what is wrong; where nothing smaller is, the body
 CODES = {
     400: "bad_request",
     401: "unauthenticated",
@@ -51,6 +52,14 @@ class InvalidFields(InvalidInput):
         super().__init__("; ".join(f"{e['pointer'] or 'body'}: {e['message']}" for e in errors[:3]))
         self.errors = errors
         self.shown_code = code
+
+
+class Refused(HTTPException):
+    """One of our errors, raised where only HTTPException passes unchanged: while the framework reads a body."""
+
+    def __init__(self, error: WarploomError, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(error.status, error.message, headers)
+        self.error = error
 
 
 def of_pydantic(details: Iterable[Mapping[str, Any]]) -> InvalidFields:
@@ -85,8 +94,10 @@ def response(
     if isinstance(error, InvalidFields):
         problem |= {"code": error.shown_code, "errors": [dict(e) for e in error.errors[:MOST_ERRORS]]}
     problem["detail"] = clipped(error.message)
+    if error.status in NAMED and not problem.get("errors"):
+        problem["errors"] = [{"pointer": "", "rule": error.rule, "value": error.value, "message": error.message}]
     for entry in problem.setdefault("errors", []):
-        entry |= {"pointer": clipped(entry["pointer"] or ""), "value": tame(entry["value"])}
+        entry |= {"pointer": clipped(_rooted(entry["pointer"] or "")), "value": tame(entry["value"])}
         entry |= {"rule": clipped(entry["rule"] or error.code), "message": clipped(entry["message"])}
     problem |= {"request_id": scope.get("warploom.request_id", ""), **(members or {})}
     extra = dict(headers or {})
@@ -97,6 +108,11 @@ def response(
     if error.status == 503:
         extra.setdefault("Retry-After", "1")
     return JSONResponse(problem, error.status, headers=extra, media_type="application/problem+json")
+
+
+def _rooted(name: str) -> str:
+    """The name of a parameter as a pointer to it; the empty pointer is the whole body."""
+    return name if not name or name.startswith("/") else f"/{name}"
 
 
 def retry_after(error: RateLimited) -> dict[str, str]:
@@ -130,7 +146,7 @@ def tame(value: Any) -> Any:
 
 
 def _general(status: int, detail: str) -> WarploomError:
-    error = WarploomError(detail)
+    error = WarploomError(detail, rule="a request that can be read" if status == 400 else None)
     error.status = status  # type: ignore[misc]
     error.code = CODES.get(status, "internal" if status >= 500 else "bad_request")  # type: ignore[misc]
     return error
@@ -160,6 +176,8 @@ def install(app: FastAPI, allowed: Callable[[FastAPI, str], str]) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
+        if isinstance(error, Refused):
+            return response(request.scope, error.error, headers=error.headers)
         detail = error.detail or HTTPStatus(error.status_code).phrase
         headers = dict(error.headers or {})
         if error.status_code == 405 and (methods := allowed(app, request.url.path)):

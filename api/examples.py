@@ -30,7 +30,9 @@ BODIES: dict[str, Any] = {
     "adaptations_predict": {"query": {"x": [[0.5]]}},
     "webhooks_create": {"url": "https://example.com/warploom", "events": ["job.succeeded", "job.failed"]},
     "webhooks_change": {"events": ["job.failed"]},
+    "webhooks_rotate": {"grace_s": 86400},
     "keys_create": {"name": "nightly", "scopes": ["jobs:read", "jobs:write"]},
+    "keys_change": {"scopes": ["jobs:read"], "limits": {"jobs": 2}},
     "keys_rotate": {"grace_s": 3600},
 }
 PARTS: dict[str, Any] = {

@@ -84,7 +84,7 @@ class Dispatcher:
             "User-Agent": f"warploom/{__version__}",
             "webhook-id": message.id,
             "webhook-timestamp": str(now),
-            "webhook-signature": signature(message.secret, message.id, now, message.body),
+            "webhook-signature": signature(message.secrets, message.id, now, message.body),
         }
         # The answer's body is nobody's business, and may be endless.
         async with client.stream("POST", message.hook.url, content=message.body.encode(), headers=headers) as answer:

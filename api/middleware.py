@@ -12,7 +12,6 @@ from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
@@ -20,7 +19,7 @@ from api.metrics import Metrics, pattern
 from service.auth import HEADER
 from service.settings import Settings
 from service.tenancy import Caller
-from warploom.errors import RateLimited, TooLarge, Unauthenticated, WarploomError
+from warploom.errors import BodyTimeout, TooLarge, Unauthenticated, WarploomError
 
 log = logging.getLogger("api")
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
@@ -183,14 +182,15 @@ class _Body:
         self.charge: Callable[[int], None] | None = None
 
     async def receive(self) -> Message:
-        """The next piece. Of all exceptions, only HTTPException passes unchanged through the framework's reading."""
+        """The next piece."""
         if self._complete:  # what is awaited now is the caller's going away
             return await self._receive()
         try:
             message = await asyncio.wait_for(self._receive(), self._left_s())
         except TimeoutError:
             rule = f"a body within {self._settings.body_wait_s:g} s, and one more for each {SLOWEST_BYTES_PER_S} bytes"
-            raise HTTPException(408, f"the body comes too slowly; the rule is {rule}", headers=CLOSE) from None
+            slow = BodyTimeout(f"the body comes too slowly; the rule is {rule}", field="", rule=rule, value=self._seen)
+            raise errors.Refused(slow, CLOSE) from None
         if message["type"] == "http.request":
             await self._note(message.get("body", b""), message.get("more_body", False))
         return message
@@ -202,18 +202,19 @@ class _Body:
     async def _note(self, piece: bytes, more: bool) -> None:
         self._seen += len(piece)
         if self._seen > self._most:
-            raise HTTPException(413, _too_large(self._most, self._seen).message, headers=CLOSE)
+            raise errors.Refused(_too_large(self._most, self._seen), CLOSE)
         if self._is_json:
             self._parts += piece.count(b"[") + piece.count(b"{")
             if self._parts > self._settings.max_json_parts:
                 rule = f"at most {self._settings.max_json_parts} arrays and objects"
-                raise HTTPException(413, f"the JSON body is too large: {rule} are accepted", headers=CLOSE)
+                swelling = f"the JSON body is too large: {rule} are accepted"
+                raise errors.Refused(TooLarge(swelling, field="", rule=rule, value=self._parts), CLOSE)
         self._complete = not more
         if self._complete and self._seen and self.charge is not None:
             try:
                 await run_in_threadpool(self.charge, self._seen)
-            except RateLimited as error:
-                raise HTTPException(429, error.message, headers=errors.retry_after(error)) from None
+            except WarploomError as error:
+                raise errors.Refused(error) from None
 
 
 def stated_length(headers: Headers) -> int | None:
@@ -226,7 +227,7 @@ def stated_length(headers: Headers) -> int | None:
 
 def _too_large(most: int, value: object) -> TooLarge:
     rule = f"at most {most} bytes"
-    return TooLarge(f"the body is too large: {rule} are accepted", field="", rule=rule, value=str(value))
+    return TooLarge(f"the body is too large: {rule} are accepted", field="", rule=rule, value=value)
 
 
 def _goodbye(headers: Headers) -> Mapping[str, str]:

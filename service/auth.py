@@ -124,10 +124,7 @@ class KeyRing:
         if not self._manages(tenant):
             rule = "your own tenant"
             raise NotFound(f"/tenant: no tenant {tenant!r}", field="/tenant", rule=rule, value=tenant)
-        bad = [scope for scope in scopes if scope not in SCOPES]
-        if bad or not scopes:
-            rule = f"one or more of {', '.join(SCOPES)}"
-            raise InvalidInput(f"/scopes: must be {rule}", field="/scopes", rule=rule, value=bad[0] if bad else None)
+        _check_scopes(scopes)
         if expires_at is not None and expires_at <= self._now_ms() / 1000:
             rule = "a time in the future, in seconds since the epoch"
             raise InvalidInput(f"/expires_at: must be {rule}", field="/expires_at", rule=rule, value=expires_at)
@@ -147,7 +144,7 @@ class KeyRing:
         known = ids.is_id("key", key_id)
         fields = as_fields(self._state.execute_command("HGETALL", keys.api_key(key_id))) if known else {}
         if not fields or not self._manages(fields["tenant"]):
-            raise NotFound(f"no key {key_id!r}", field="id", rule="an existing key", value=key_id)
+            raise NotFound(f"no key {key_id!r}", field="/id", rule="an existing key", value=key_id)
         return fields
 
     def list(self, limit: int = 20, after: str | None = None) -> Page[ApiKey]:
@@ -190,6 +187,43 @@ class KeyRing:
         told = _told_apart(secret)
         self._changed(key_id, "rotate", told["digest"], told["shown"], round(grace_s * 1000))
         return NewApiKey(**self.get(key_id).model_dump(), secret=secret)
+
+    def change(
+        self,
+        key_id: str,
+        *,
+        name: str | None = None,
+        scopes: Sequence[str] | None = None,
+        limits: Mapping[str, int] | None = None,
+    ) -> ApiKey:
+        """Change what is given; it holds from the next request on. The secret, the tenant and the end stay.
+
+        Args:
+            key_id: the key.
+            name: what it is for.
+            scopes: all that it may do.
+            limits: all of its own limits; empty: the service's alone.
+
+        Raises:
+            NotFound: no such key.
+            Conflict: it is revoked, or an admin would take `admin` from the key in use.
+            InvalidInput: a scope or a limit that breaks its rule.
+        """
+        told = {} if name is None else {"name": name}
+        if scopes is not None:
+            _check_scopes(scopes)
+            if self._caller is not None and self._caller.key == key_id and "admin" not in scopes:
+                rule = "with admin, when it is the key in use"
+                message = "/scopes: a key does not take admin from itself; another admin's key can"
+                raise Conflict(message, field="/scopes", rule=rule, value=" ".join(scopes))
+            told["scopes"] = " ".join(scope for scope in SCOPES if scope in scopes)
+        if limits is not None:
+            check_own(limits)
+            told["limits"] = json.dumps(dict(limits))
+        self._read(key_id)
+        if told:
+            self._changed(key_id, "change", *(part for pair in told.items() for part in pair))
+        return self.get(key_id)
 
     def revoke(self, key_id: str) -> ApiKey:
         """Have the key open nothing any more, from now on; a repeat changes nothing.
@@ -243,6 +277,13 @@ class KeyRing:
 
     def _now_ms(self) -> int:
         return round(self._clock() * 1000) if self._clock else self._state.now_ms()
+
+
+def _check_scopes(scopes: Sequence[str]) -> None:
+    bad = [scope for scope in scopes if scope not in SCOPES]
+    if bad or not scopes:
+        rule = f"one or more of {', '.join(SCOPES)}"
+        raise InvalidInput(f"/scopes: must be {rule}", field="/scopes", rule=rule, value=bad[0] if bad else None)
 
 
 def _token(key_id: str) -> str:

@@ -15,7 +15,7 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:model:<name>:<n>     | string | models               | permanent | encoded model                             |
 | wl:once:<kind>:<sha256> | string | lifecycle            | 24 hours  | fingerprint of a request, id that it made |
 | wl:ended                | stream | lifecycle, webhooks  | permanent | ended jobs that webhooks are to be told   |
-| wl:webhook:<id>         | hash   | webhooks             | permanent | facts (JSON), secret                      |
+| wl:webhook:<id>         | hash   | webhooks             | permanent | facts (JSON), secret, the one before      |
 | wl:webhooks[:tenant]    | zset   | webhooks             | permanent | ids, all of score 0                       |
 | wl:webhooks-due         | zset   | webhooks             | permanent | deliveries by the time of the next try    |
 | wl:delivery:<id>        | hash   | webhooks             | 7 days    | a message, its state and its tries        |

@@ -304,7 +304,7 @@ class Ledger:
 
 def missing(kind: str, owner_id: str) -> NotFound:
     """The error for an id that names nothing."""
-    return NotFound(f"no {kind} {owner_id!r}", field="id", rule=f"an existing {kind}", value=owner_id)
+    return NotFound(f"no {kind} {owner_id!r}", field="/id", rule=f"an existing {kind}", value=owner_id)
 
 
 def tenant_of(fields: Fields) -> str:

@@ -14,7 +14,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from service import ids, keys
 from service.connection import Connections
 from service.jobs import JobStore
-from service.lifecycle import Clock, as_fields, clock_arg
+from service.lifecycle import Clock, Fields, as_fields, clock_arg, seconds
 from service.scripts import Script
 from service.tenancy import DEFAULT_TENANT, Caller
 from warploom.addresses import check_url, parse_url
@@ -34,11 +34,13 @@ TEST = "webhook.test"
 MOST_HOOKS = 20
 KEPT = 200
 LEASE_S = 60.0
+LONGEST_GRACE_S = 30 * 86400
 # Seconds after the first try, the second…; each up to a fifth longer, so that many do not come back together.
 BACK_OFF_S = (5, 300, 1800, 7200, 18000, 36000, 36000)
 GROUP = "webhooks"
 
 _save = Script("hook_save")
+_rotate = Script("hook_rotate")
 _drop = Script("hook_drop")
 _message = Script("hook_message")
 _due = Script("hook_due")
@@ -46,13 +48,13 @@ _settle = Script("hook_settle")
 
 
 class Message(NamedTuple):
-    """A message that was taken to be sent: its id, the number of this try, what and where to."""
+    """A message that was taken to be sent: its id, the number of this try, what and where to, and what signs it."""
 
     id: str
     attempt: int
     body: str
     hook: Webhook | None
-    secret: str
+    secrets: tuple[str, ...]
 
 
 class WebhookStore:
@@ -84,7 +86,7 @@ class WebhookStore:
             InvalidInput: the address is refused, or an unknown event.
             RateLimited: there are too many.
         """
-        hook_id, secret = ids.new_id("hook"), f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+        hook_id, secret = ids.new_id("hook"), _new_secret()
         facts = {"id": hook_id, "tenant": self._tenant, "description": description, "created_at": time.time()}
         facts |= self._checked({"url": url, "events": events})
         self._put(hook_id, facts, secret)
@@ -112,6 +114,22 @@ class WebhookStore:
         facts = self.get(hook_id).model_dump() | self._checked(changes) | {"disabled_at": None}
         self._put(hook_id, facts)
         return self.get(hook_id)
+
+    def rotate(self, hook_id: str, grace_s: float) -> NewWebhook:
+        """A new secret; for `grace_s` more seconds messages are signed with the old one too, as the standard has it.
+
+        Raises:
+            NotFound: no such webhook.
+            InvalidInput: the grace time is not 0 s to 30 days.
+        """
+        if not 0 <= grace_s <= LONGEST_GRACE_S:
+            rule = f"0 to {LONGEST_GRACE_S}"
+            raise InvalidInput(f"/grace_s: must be {rule}", field="/grace_s", rule=rule, value=grace_s)
+        self.get(hook_id)
+        secret = _new_secret()
+        if not _rotate(self._state, [keys.webhook(hook_id)], [clock_arg(self._clock), secret, round(grace_s * 1000)]):
+            raise _missing(hook_id)
+        return NewWebhook(**self.get(hook_id).model_dump(), secret=secret)
 
     def delete(self, hook_id: str) -> None:
         """Forget a webhook.
@@ -195,19 +213,27 @@ class WebhookStore:
 
     def _put(self, hook_id: str, facts: Mapping[str, Any], secret: str = "") -> None:
         where = [keys.webhook(hook_id), keys.webhooks(str(facts["tenant"]))]
-        word = _save(self._state, where, [hook_id, json.dumps(facts), secret, MOST_HOOKS])[0]
+        told = {name: value for name, value in facts.items() if name != "old_until"}  # a rotation may come between
+        word = _save(self._state, where, [hook_id, json.dumps(told), secret, MOST_HOOKS])[0]
         if word == b"full":
             rule = f"at most {MOST_HOOKS} webhooks"
             raise RateLimited(f"too many webhooks: {rule}", field="/limits/webhooks", rule=rule, value=MOST_HOOKS)
 
-    def _read(self, hook_id: str) -> tuple[Webhook, str]:
-        facts, secret = None, None
+    def _read(self, hook_id: str) -> tuple[Webhook, tuple[str, ...]]:
+        """A webhook, and the secrets that sign its messages now, the newest first."""
+        fields: Fields = {}
         if ids.is_id("hook", hook_id):
-            facts, secret = self._state.execute_command("HMGET", keys.webhook(hook_id), "facts", "secret")
-        hook = None if facts is None else Webhook.model_validate_json(facts)
+            fields = as_fields(self._state.execute_command("HGETALL", keys.webhook(hook_id)))
+        hook = Webhook.model_validate_json(fields["facts"]) if "facts" in fields else None
         if hook is None or (self._caller is not None and hook.tenant != self._tenant):
-            raise NotFound(f"no webhook {hook_id!r}", field="id", rule="an existing webhook", value=hook_id)
-        return hook, (secret or b"").decode()
+            raise _missing(hook_id)
+        if int(fields.get("old_until", 0)) <= self._now_ms():
+            return hook, (fields["secret"],)
+        hook = hook.model_copy(update={"old_until": seconds(fields["old_until"])})
+        return hook, (fields["secret"], fields["old_secret"])
+
+    def _now_ms(self) -> int:
+        return round(self._clock() * 1000) if self._clock else self._state.now_ms()
 
     def _of(self, tenant: str) -> builtins.list[Webhook]:
         names = self._state.execute_command("ZRANGE", keys.webhooks(tenant), 0, -1)
@@ -240,10 +266,10 @@ class WebhookStore:
     def _taken(self, message_id: str, attempt: int) -> Message:
         fields = as_fields(self._state.execute_command("HGETALL", keys.delivery(message_id)))
         try:
-            hook, secret = self._read(fields["webhook"])
+            hook, signing = self._read(fields["webhook"])
         except NotFound:
-            return Message(message_id, attempt, fields["body"], None, "")
-        return Message(message_id, attempt, fields["body"], hook, secret)
+            return Message(message_id, attempt, fields["body"], None, ())
+        return Message(message_id, attempt, fields["body"], hook, signing)
 
     def _delivery(self, message_id: str) -> Delivery | None:
         fields = as_fields(self._state.execute_command("HGETALL", keys.delivery(message_id)))
@@ -271,16 +297,25 @@ def check_hook_url(url: str, allowed: Collection[str]) -> None:
     check_url(url, allowed=allowed, schemes=("https", "http") if host in allowed else ("https",))
 
 
-def signature(secret: str, message_id: str, timestamp: int, body: str) -> str:
-    """The `webhook-signature` header: HMAC-SHA256 over id, time and body.
+def signature(secrets: Sequence[str], message_id: str, timestamp: int, body: str) -> str:
+    """The `webhook-signature` header: HMAC-SHA256 over id, time and body, once for each secret.
 
     Example:
-        >>> signature("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_1", 1614265330, "{}")[:3]
+        >>> signature(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "msg_1", 1614265330, "{}")[:3]
         'v1,'
     """
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    digest = hmac.new(key, f"{message_id}.{timestamp}.{body}".encode(), hashlib.sha256).digest()
-    return f"v1,{base64.b64encode(digest).decode()}"
+    said = f"{message_id}.{timestamp}.{body}".encode()
+    keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)
+    digests = (hmac.new(key, said, hashlib.sha256).digest() for key in keys)
+    return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
+
+
+def _new_secret() -> str:
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+
+
+def _missing(hook_id: str) -> NotFound:
+    return NotFound(f"no webhook {hook_id!r}", field="/id", rule="an existing webhook", value=hook_id)
 
 
 def _thin(job: Job) -> dict[str, Any]:

@@ -190,7 +190,10 @@ class Model(Record):
 
 
 class Webhook(Record):
-    """An address that is told when jobs end. `disabled_at`: since it answered that it is gone (410)."""
+    """An address that is told when jobs end. `disabled_at`: since it answered that it is gone (410).
+
+    After a rotation messages are signed with the secret before too, until `old_until`.
+    """
 
     id: str
     tenant: str = "default"
@@ -199,10 +202,11 @@ class Webhook(Record):
     description: str = ""
     created_at: float
     disabled_at: float | None = None
+    old_until: float | None = None
 
 
 class NewWebhook(Webhook):
-    """A webhook that was just made, with the secret that its messages are signed with; shown this once."""
+    """A webhook that was just made or rotated, with the secret that its messages are signed with; shown this once."""
 
     secret: str
 

@@ -17,24 +17,37 @@ router = APIRouter(tags=["keys"])
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-class KeyBody(BaseModel):
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", description="what for")]
+Scopes = Annotated[list[str], Field(min_length=1, max_length=len(SCOPES), description=", ".join(SCOPES))]
+Limits = Annotated[dict[str, int], Field(description=f"in place of the service's: {', '.join(NAMES)}")]
+
+
+class Strict(BaseModel):
+    """A body whose numbers are numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class KeyBody(Strict):
     """A key to make."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", description="what for")]
+    name: Name
     tenant: Annotated[str | None, Field(pattern=TENANT_PATTERN, description="default: your own")] = None
-    scopes: Annotated[list[str], Field(min_length=1, max_length=len(SCOPES), description=", ".join(SCOPES))] = list(
-        SCOPES[:3]
-    )
+    scopes: Scopes = list(SCOPES[:3])
     expires_at: Annotated[float | None, Field(gt=0, lt=1e11, description="seconds since the epoch")] = None
-    limits: Annotated[dict[str, int], Field(description=f"in place of the service's: {', '.join(NAMES)}")] = {}
+    limits: Limits = {}
 
 
-class RotateBody(BaseModel):
+class KeyChanges(Strict):
+    """What to change of a key; scopes and limits are given whole."""
+
+    name: Name | None = None
+    scopes: Scopes | None = None
+    limits: Limits | None = None
+
+
+class RotateBody(Strict):
     """How to rotate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     grace_s: Annotated[float, Field(ge=0, le=LONGEST_GRACE_S, description="seconds that the old secret works")] = 3600
 
@@ -57,6 +70,13 @@ def listing(services: ServicesDep, limit: Limit = 20, after: After = None) -> Pa
 def one(key_id: Id, services: ServicesDep) -> ApiKey:
     """One key."""
     return services.keys.get(key_id)
+
+
+@router.patch("/keys/{key_id}", summary="Change a key", dependencies=[JsonOnly])
+def change(key_id: Id, body: KeyChanges, services: ServicesDep) -> ApiKey:
+    """Change what is named, from the next request on; its secret stays. A revoked key is a conflict (409), and so is
+    taking `admin` from the key in use."""
+    return services.keys.change(key_id, **body.model_dump())
 
 
 @router.post("/keys/{key_id}/rotate", summary="Rotate a key", dependencies=[JsonOnly])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from api.deps import Id, JsonOnly, ServicesDep
-from service.webhooks import EVENTS
+from service.webhooks import EVENTS, LONGEST_GRACE_S
 from warploom.addresses import LONGEST_URL
 from warploom.configs import Config
 from warploom.records import Delivery, NewWebhook, Page, Webhook
@@ -33,6 +33,14 @@ class HookChanges(Config):
     url: Url | None = None
     events: Events | None = None
     description: Words | None = None
+
+
+class HookRotation(Config):
+    """How to rotate."""
+
+    grace_s: Annotated[
+        float, Field(ge=0, le=LONGEST_GRACE_S, description="seconds in which the old secret signs too")
+    ] = 86400
 
 
 @router.post("/webhooks", summary="Make a webhook", status_code=201, dependencies=[JsonOnly])
@@ -62,6 +70,15 @@ def one(webhook_id: Id, services: ServicesDep) -> Webhook:
 def change(webhook_id: Id, body: HookChanges, services: ServicesDep) -> Webhook:
     """Change what is named. One that was disabled, because it answered 410, is tried again."""
     return services.webhooks.change(webhook_id, body.model_dump(exclude_none=True))
+
+
+@router.post("/webhooks/{webhook_id}/rotate", summary="Rotate a webhook's secret", dependencies=[JsonOnly])
+def rotate(webhook_id: Id, body: HookRotation, services: ServicesDep, response: Response) -> NewWebhook:
+    """A new secret, in this answer alone. For `grace_s` more seconds messages carry two signatures, so that the
+    receiver can change over when it likes."""
+    made = services.webhooks.rotate(webhook_id, body.grace_s)
+    response.headers["Cache-Control"] = "no-store"
+    return made
 
 
 @router.delete("/webhooks/{webhook_id}", summary="Delete a webhook", status_code=204)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.errors import LONGEST_TEXT, MOST_ERRORS, tame
+from api.errors import LONGEST_TEXT, MOST_ERRORS, NAMED, tame
 from service.connection import Connections
 from tests.api.conftest import Api
 from warploom.errors import Unavailable
@@ -20,8 +20,11 @@ def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
     assert document["status"] == status
     assert document["code"] == code
     assert document["request_id"] == answer.headers["x-request-id"]
+    assert document["errors"] or status not in NAMED, "what is wrong is told"
     for error in document["errors"]:
         assert set(error) == {"pointer", "rule", "value", "message"}
+        assert error["pointer"] == "" or error["pointer"].startswith("/")
+        assert error["rule"] and error["message"]
     return document
 
 
@@ -122,6 +125,14 @@ def test_bodies_that_are_no_spec(client: Api, body: bytes) -> None:
     answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in {400, 422}
     problem(answer, answer.status_code, answer.json()["code"])
+
+
+def test_a_form_that_is_none(client: Api) -> None:
+    headers = {"Content-Type": "multipart/form-data"}
+    document = problem(
+        client.post("/v1/models/images/adapt", content=b"--x\r\nno", headers=headers), 400, "bad_request"
+    )
+    assert document["errors"][0]["pointer"] == ""
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 400])

@@ -22,7 +22,9 @@ BODIES: dict[str, Any] = {
     "/v1/models/{name}/adapt": {"support": {"x": [[0.5]], "y": [[0.5]]}},
     "/v1/adaptations/{adaptation_id}/predict": {"query": {"x": [[0.5]]}},
     "/v1/keys": {"name": "x"},
+    "/v1/keys/{key_id}": {"name": "mine"},
     "/v1/sweeps": {},
+    "/v1/sweeps/{sweep_id}/promote": {"name": "stolen"},
     "/v1/webhooks": {"url": "https://1.1.1.1/"},
     "/v1/webhooks/{webhook_id}": {"description": "changed"},
     "/v1/jobs/{job_id}": {"metadata": {"a": "b"}},
@@ -214,6 +216,25 @@ def test_a_key_lives_and_dies_over_the_api(client: Api) -> None:
     for secret in (made["secret"], new["secret"]):
         document = problem(client.as_key(secret).get("/v1/whoami"), 401, "unauthenticated")
         assert document["errors"][0]["value"] == made["id"]
+
+
+def test_a_key_is_changed_from_its_next_request_on(client: Api, connections: Connections) -> None:
+    made = client.post("/v1/keys", json={"name": "a", "limits": {"jobs": 3}}).json()
+    path, holder = f"/v1/keys/{made['id']}", client.as_key(made["secret"])
+    assert holder.get("/v1/jobs").status_code == 200
+    found = client.request("PATCH", path, json={"name": "b", "scopes": ["adapt"]}).json()
+    assert (found["name"], found["scopes"], found["limits"]) == ("b", ["adapt"], {"jobs": 3})
+    problem(holder.get("/v1/jobs"), 403, "forbidden")
+    assert holder.get("/v1/limits").json()["limits"]["jobs"]["limit"] == 3
+    assert client.request("PATCH", path, json={"limits": {}}).json()["limits"] == {}
+    assert holder.get("/v1/limits").json()["limits"]["jobs"]["limit"] > 3
+    assert client.request("PATCH", path, json={}).json()["name"] == "b"
+    for bad in ({"scopes": ["root"]}, {"scopes": []}, {"limits": {"jbos": 1}}, {"name": "a\nb"}, {"tenant": "other"}):
+        problem(client.request("PATCH", path, json=bad), 422, "invalid_input")
+    document = problem(client.request("PATCH", f"/v1/keys/{FIRST}", json={"scopes": ["adapt"]}), 409, "conflict")
+    assert document["errors"][0]["pointer"] == "/scopes", "or nobody could manage keys any more"
+    client.post(f"{path}/revoke")
+    problem(client.request("PATCH", path, json={"name": "c"}), 409, "conflict")
 
 
 def test_stores_without_a_caller_see_all_tenants(stranger: Api, connections: Connections, spec: dict[str, Any]) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook as Verifier
+from standardwebhooks import WebhookVerificationError
 
 from service import keys
 from service.connection import Connections
 from service.jobs import JobStore
 from service.webhooks import BACK_OFF_S, WebhookStore
 from tests.api.conftest import Api
+from tests.support.clock import FakeClock
 from tests.support.waiting import wait_until
 from warploom.records import Attempt
 
@@ -102,6 +105,49 @@ def test_the_end_of_a_job_is_told_once_and_signed(
     assert (test.status_code, test.json()["event"]) == (202, "webhook.test")
     wait_until(lambda: len(receiver.got) == 2, 30)
     assert Verifier(deaf["secret"]).verify(receiver.got[1][1], receiver.got[1][0])["type"] == "webhook.test"
+
+
+def test_a_rotated_webhook_signs_with_both_secrets_for_a_while(
+    client: Api, connections: Connections, receiver: Receiver
+) -> None:
+    hook = client.post("/v1/webhooks", json={"url": receiver.url}).json()
+    path = f"/v1/webhooks/{hook['id']}"
+    first = client.post(f"{path}/rotate", json={})
+    assert (first.status_code, first.headers["cache-control"]) == (200, "no-store")
+    assert 86000 < first.json()["old_until"] - time.time() <= 86400
+    second = client.post(f"{path}/rotate", json={"grace_s": 3600}).json()
+    assert len({hook["secret"], first.json()["secret"], second["secret"]}) == 3
+    client.request("PATCH", path, json={"description": "moved"})
+    found = client.get(path).json()
+    assert (found["description"], found["old_until"]) == ("moved", second["old_until"]) and "secret" not in found
+    client.post(f"{path}/test")
+    wait_until(lambda: receiver.got, 30)
+    headers, body = receiver.got[0]
+    for secret in (second["secret"], first.json()["secret"]):
+        assert Verifier(secret).verify(body, headers)["type"] == "webhook.test"
+    with pytest.raises(WebhookVerificationError):
+        Verifier(hook["secret"]).verify(body, headers)
+    last = client.post(f"{path}/rotate", json={"grace_s": 0}).json()
+    assert last["old_until"] is None
+    for bad in ({"grace_s": -1}, {"grace_s": 10**8}, {"secret": "whsec_mine"}):
+        assert client.post(f"{path}/rotate", json=bad).status_code == 422
+    absent = client.post("/v1/webhooks/hook_00000000000000000000/rotate", json={})
+    assert (absent.status_code, absent.json()["errors"][0]["pointer"]) == (404, "/id")
+
+
+def test_the_old_secret_of_a_webhook_ends(connections: Connections, clock: FakeClock) -> None:
+    store = WebhookStore(connections, allowed=ALLOWED, clock=clock)
+    hook = store.create("http://127.0.0.1:9/", ["job.failed"])
+    new = store.rotate(hook.id, 60)
+    store.test(hook.id)
+    clock.advance(59)
+    (message,) = store.due()
+    assert message.secrets == (new.secret, hook.secret)
+    store.settle(message, Attempt(at=0, seconds=0, status=200))
+    clock.advance(1)
+    store.test(hook.id)
+    (message,) = store.due()
+    assert message.secrets == (new.secret,) and store.get(hook.id).old_until is None
 
 
 def test_a_failure_is_tried_again_and_410_is_the_end(client: Api, connections: Connections, receiver: Receiver) -> None:

@@ -1,4 +1,4 @@
-"""API keys: make, list, rotate, revoke. Needs a key of scope admin."""
+"""API keys: make, list, change, rotate, revoke. Needs a key of scope admin."""
 
 from __future__ import annotations
 
@@ -14,16 +14,27 @@ if TYPE_CHECKING:
     from warploom.records import ApiKey, NewApiKey
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `warploom keys list` shows it.")]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope", help="jobs:read, jobs:write, adapt or admin; may be repeated. Of a new key: all but admin."
+    ),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME=NUMBER", help="In place of the service's; may be repeated."),
+]
 DAY_S = 86_400.0
 
 
 def register(app: typer.Typer) -> None:
     """Put the commands on `app`."""
-    keys = typer.Typer(no_args_is_help=True, help="API keys: make, list, rotate, revoke (admins).")
+    keys = typer.Typer(no_args_is_help=True, help="API keys: make, list, change, rotate, revoke (admins).")
     for name, command in (
         ("list", listing),
         ("show", show),
         ("create", create),
+        ("update", update),
         ("rotate", rotate),
         ("revoke", revoke),
     ):
@@ -63,16 +74,10 @@ def show(ctx: typer.Context, id: KeyId, as_json: AsJson = False) -> None:
 def create(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
-    scopes: Annotated[
-        list[str] | None,
-        typer.Option("--scope", help="jobs:read, jobs:write, adapt or admin; may be repeated. Default: all but admin."),
-    ] = None,
+    scopes: Scopes = None,
     tenant: Annotated[str | None, typer.Option(help="Whose objects it sees; default: your own tenant.")] = None,
     days: Annotated[float | None, typer.Option(min=0, help="Days that it works; default: until revoked.")] = None,
-    limits: Annotated[
-        list[str] | None,
-        typer.Option("--limit", metavar="NAME=NUMBER", help="In place of the service's; may be repeated."),
-    ] = None,
+    limits: Limits = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secret is shown once, here. `warploom limits` tells the names of limits.
@@ -82,6 +87,26 @@ def create(
     expires_at = None if days is None else time.time() + days * DAY_S
     with client_of(ctx) as client:
         _tell(client.create_key(name, scopes, tenant, expires_at, _limits(limits)), as_json)
+
+
+def update(
+    ctx: typer.Context,
+    id: KeyId,
+    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    scopes: Scopes = None,
+    limits: Limits = None,
+    no_limits: Annotated[bool, typer.Option("--no-limits", help="Only the service's limits from now on.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given; all scopes, or all limits of its own, are given anew. Its secret stays.
+
+    Example: [bold]warploom keys update key_3f2a --scope jobs:read --limit jobs=1[/]
+    """
+    if limits and no_limits:
+        raise typer.BadParameter("--limit and --no-limits are two answers")
+    with client_of(ctx) as client:
+        found = client.update_key(id, name, scopes, {} if no_limits else _limits(limits))
+    emit_json(found) if as_json else console.print(facts(found.model_dump()))
 
 
 def rotate(

@@ -1,4 +1,4 @@
-"""Webhooks: make, list, change, test and delete them, and see what was sent."""
+"""Webhooks: make, list, change, rotate, test and delete them, and see what was sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, table
 
 if TYPE_CHECKING:
-    from warploom.records import Delivery, Webhook
+    from warploom.records import Delivery, NewWebhook, Webhook
 
 HookId = Annotated[str, typer.Argument(metavar="ID", help="The webhook's id, as `warploom webhooks list` shows it.")]
 Events = Annotated[
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
         ("show", show),
         ("create", create),
         ("update", update),
+        ("rotate", rotate),
         ("delete", delete),
         ("test", test),
         ("deliveries", deliveries),
@@ -69,12 +70,7 @@ def create(
     Example: [bold]warploom webhooks create https://example.com/ended --event job.failed[/]
     """
     with client_of(ctx) as client:
-        made = client.create_webhook(url, events, description)
-    if as_json:
-        emit_json(made)
-        return
-    console.print(facts(made.model_dump(exclude={"secret"}, exclude_none=True)))
-    console.print(f"its secret, shown only now: [bold]{made.secret}[/]", highlight=False, soft_wrap=True)
+        _tell(client.create_webhook(url, events, description), as_json)
 
 
 def update(
@@ -91,6 +87,20 @@ def update(
     """
     with client_of(ctx) as client:
         _show(client.update_webhook(id, url, events, description), as_json)
+
+
+def rotate(
+    ctx: typer.Context,
+    id: HookId,
+    grace_s: Annotated[float | None, typer.Option(min=0, help="Seconds in which the old secret signs too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a webhook a new secret, which is shown once, here; for a day, or --grace-s, the old one signs too.
+
+    Example: [bold]warploom webhooks rotate hook_3f2a --grace-s 3600[/]
+    """
+    with client_of(ctx) as client:
+        _tell(client.rotate_webhook(id, grace_s), as_json)
 
 
 def delete(ctx: typer.Context, id: HookId, as_json: AsJson = False) -> None:
@@ -128,6 +138,14 @@ def deliveries(ctx: typer.Context, id: HookId, as_json: AsJson = False) -> None:
         return
     rows = [(d.id, d.event, d.state, len(d.attempts), _last(d), ago(d.created_at)) for d in found]
     console.print(table(("ID", "EVENT", "STATE", "TRIES", "LAST ANSWER", "CREATED"), rows))
+
+
+def _tell(made: NewWebhook, as_json: bool) -> None:
+    if as_json:
+        emit_json(made)
+        return
+    console.print(facts(made.model_dump(exclude={"secret"}, exclude_none=True)))
+    console.print(f"its secret, shown only now: [bold]{made.secret}[/]", highlight=False, soft_wrap=True)
 
 
 def _show(hook: Webhook, as_json: bool) -> None:

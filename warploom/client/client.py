@@ -86,6 +86,7 @@ class Operations(Owner):
     keys = listing(key_plans.listing)
     key = operation(key_plans.one)
     create_key = operation(key_plans.create)
+    update_key = operation(key_plans.update)
     rotate_key = operation(key_plans.rotate)
     revoke_key = operation(key_plans.revoke)
 
@@ -93,6 +94,7 @@ class Operations(Owner):
     webhook = operation(hook_plans.one)
     create_webhook = operation(hook_plans.create)
     update_webhook = operation(hook_plans.update)
+    rotate_webhook = operation(hook_plans.rotate)
     delete_webhook = operation(hook_plans.remove)
     test_webhook = operation(hook_plans.test)
     deliveries = operation(hook_plans.deliveries)

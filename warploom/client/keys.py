@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from warploom.client.calls import Call, get, given, part, post
+from warploom.client.calls import Call, get, given, part, patch, post
 from warploom.client.core import Core
 from warploom.records import ApiKey, AuditEntry, Identity, NewApiKey, Page, UsageDay
 
@@ -58,6 +58,17 @@ def create(
     wanted, own = None if scopes is None else list(scopes), None if limits is None else dict(limits)
     body = given(name=name, scopes=wanted, tenant=tenant, expires_at=expires_at, limits=own)
     return post("/v1/keys", NewApiKey, json=body)
+
+
+def update(
+    id: str,
+    name: str | None = None,
+    scopes: Sequence[str] | None = None,
+    limits: Mapping[str, int] | None = None,
+) -> Call[ApiKey]:
+    """Change what is given, from the key's next request on; scopes and limits whole, so that `{}` takes all limits."""
+    wanted, own = None if scopes is None else list(scopes), None if limits is None else dict(limits)
+    return patch(f"/v1/keys/{part(id)}", ApiKey, given(name=name, scopes=wanted, limits=own))
 
 
 def rotate(id: str, grace_s: float | None = None) -> Call[NewApiKey]:

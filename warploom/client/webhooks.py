@@ -39,6 +39,11 @@ def update(
     return patch(_path(id), Webhook, given(url=url, events=wanted, description=description))
 
 
+def rotate(id: str, grace_s: float | None = None) -> Call[NewWebhook]:
+    """A new secret; for `grace_s` more seconds (a day, unless given) messages are signed with the old one too."""
+    return post(_path(id, "/rotate"), NewWebhook, json=given(grace_s=grace_s))
+
+
 def remove(id: str) -> Call[None]:
     """Forget a webhook; messages on their way are given up."""
     return delete(_path(id))
