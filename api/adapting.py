@@ -67,7 +67,7 @@ async def adapt_many(services: Services, name: str, tasks: Sequence[AdaptInput],
 async def predict(services: Services, adaptation_id: str, query: QueryInput) -> Prediction:
     """Predict more queries with the adaptation of this id. Raises as `adapt` does; NotFound when it has expired."""
     info = await services.lookups.ask(
-        ("kept", services.models.full_name(""), adaptation_id), lambda: services.queue.kept(adaptation_id)[0]
+        ("kept", services.models.full_name(""), adaptation_id), lambda: services.queue.kept.get(adaptation_id)[0]
     )
     kept = Adaptation.model_validate(info)
     model, _ = await asyncio.gather(
@@ -93,7 +93,7 @@ def look(services: Services, adaptation_id: str) -> Found:
     """
     blob = None
     with suppress(NotFound):
-        info = services.queue.kept(adaptation_id)[0]
+        info = services.queue.kept.get(adaptation_id)[0]
         with suppress(WarploomError):
             blob = services.queue.reply(adaptation_id)
         if blob is None:

@@ -92,7 +92,7 @@ class _Work(Collector):
         pending = GaugeMetricFamily("warploom_adaptations_pending", "Adaptation requests without an answer")
         pending.add_metric([], services.queue.pending())
         yield pending
-        books = services.queue.books()
+        books = services.queue.kept.books()
         kept = GaugeMetricFamily("warploom_adaptations_kept_bytes", "Adapted parameters that are kept")
         kept.add_metric([], books["bytes"])
         yield kept

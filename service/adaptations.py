@@ -1,4 +1,4 @@
-"""Adaptation requests: from the API to adapters and back, and the adapted parameters that are kept."""
+"""Adaptation requests: from the API to adapters and back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from redis.exceptions import ResponseError
 from service import keys
 from service.connection import Connections
 from service.ids import new_id, text
+from service.kept import Kept, KeptStore
 from service.scripts import Arg, Script
-from service.tenancy import Caller, full_name, split_name
+from service.tenancy import Caller, full_name
 from warploom import errors
-from warploom.errors import InvalidInput, NotFound, TimedOut, Unavailable, WarploomError
+from warploom.errors import InvalidInput, TimedOut, Unavailable, WarploomError
 
 GROUP = "adapters"
 MOST_WAITING = 10_000
@@ -32,8 +33,6 @@ GOOD, BAD = b"+", b"-"
 
 _submit = Script("submit")
 _answer = Script("answer", "_keep.lua")
-_keep = Script("keep", "_keep.lua")
-_forget = Script("forget", "_keep.lua")
 _renew = Script("renew")
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
@@ -80,14 +79,6 @@ class AdaptationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Adapted parameters to keep: the `warploom.records.Adaptation` as JSON values, and the encoded parameters."""
-
-    info: dict[str, Any]
-    blob: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a request gets: an answer's blob or an error, and what is kept of it."""
 
@@ -97,7 +88,7 @@ class Outcome:
 
 
 class AdaptationQueue:
-    """Requests, answers and kept parameters on the replay server.
+    """Requests and answers on the replay server.
 
     Args:
         connections: both Redis roles.
@@ -106,6 +97,9 @@ class AdaptationQueue:
         most_waiting: requests without an answer beyond which no more are taken.
         caller: who asks. Adapters have none: they see full names of models (see `service.tenancy.full_name`), so
             that whatever they remember by model is apart for each tenant.
+
+    Attributes:
+        kept: the adapted parameters.
     """
 
     def __init__(
@@ -119,7 +113,7 @@ class AdaptationQueue:
     ) -> None:
         self._replay = connections.replay
         self._ttl_s = ttl_s
-        self._budget_bytes = budget_bytes
+        self.kept = KeptStore(connections, ttl_s=ttl_s, budget_bytes=budget_bytes, caller=caller)
         self._most_waiting = most_waiting
         self._caller = caller
         self._looked = -math.inf
@@ -211,7 +205,7 @@ class AdaptationQueue:
         request, said, kept = outcome.request, outcome.said, outcome.kept
         raw = BAD + json.dumps(said.as_problem(), default=str).encode() if isinstance(said, Exception) else GOOD + said
         life_ms = self._life_ms(request) if request.lasting or not request.inbox else 1000 * BRIEF_TTL_S
-        where, what = self._keeping(request.id, kept or Kept({}, b""), request.content)
+        where, what = self.kept.keeping(request.id, kept or Kept({}, b""), request.content)
         return (
             [reply_key(request.id), keys.payload(request.id), keys.REQUESTS, request.inbox, *where],
             [
@@ -223,12 +217,6 @@ class AdaptationQueue:
 
     def _life_ms(self, request: AdaptationRequest) -> int:
         return 1000 * keys.REPLY_TTL_S if not request.lasting else max(1, round(1000 * self._ttl_s))
-
-    def _keeping(self, adaptation_id: str, kept: Kept, content: str) -> tuple[list[str], list[Arg]]:
-        where = [keys.adapted(adaptation_id), keys.ADAPTED, keys.ADAPTED_BOOKS, keys.same(content) if content else ""]
-        ttl_ms = max(1, round(self._ttl_s * 1000))
-        life: list[Arg] = [ttl_ms, self._budget_bytes, keys.adapted(""), max(keys.BOOKS_TTL_S, ttl_ms // 1000)]
-        return where, [json.dumps(kept.info), kept.blob, *life]
 
     def wait(self, request_id: str, timeout_s: float) -> bytes:
         """The answer, once there; an answer can be read again until it expires.
@@ -248,78 +236,6 @@ class AdaptationQueue:
             if left_ms <= 0:
                 raise TimedOut(f"no answer to {request_id} within {timeout_s:g} seconds")
 
-    def keep(self, adaptation_id: str, info: dict[str, Any], blob: bytes, *, content: str = "") -> bool:
-        """Keep adapted parameters until their time-to-live is over, or newer ones need the room.
-
-        Args:
-            adaptation_id: id of the adapt request.
-            info: the `warploom.records.Adaptation` as JSON.
-            blob: the encoded parameters.
-            content: of the request (`AdaptationRequest.content`).
-
-        Returns:
-            False when they are larger than the whole budget, and not kept.
-        """
-        return bool(_keep(self._replay, *self._keeping(adaptation_id, Kept(info, blob), content)))
-
-    def kept(self, adaptation_id: str) -> tuple[dict[str, Any], bytes]:
-        """What `keep` stored: the record's JSON and the parameters.
-
-        Raises:
-            NotFound: unknown or expired.
-        """
-        raw, blob = self._replay.execute_command("HMGET", keys.adapted(adaptation_id), "info", "blob")
-        info = None if raw is None else self._visible(json.loads(raw))
-        if info is None:
-            raise self._missing(adaptation_id)
-        return info, blob
-
-    def _visible(self, info: dict[str, Any]) -> dict[str, Any] | None:
-        """The record as the caller may see it; None when it is another tenant's."""
-        if self._caller is None:
-            return info
-        tenant, name = split_name(info["model"])
-        return info | {"model": name} if tenant == self._caller.tenant else None
-
-    def kept_many(self, adaptation_ids: Sequence[str]) -> list[tuple[dict[str, Any], bytes] | None]:
-        """What `keep` stored under each id, in one round trip; None for what is unknown or expired."""
-        pipe = self._replay.pipeline(transaction=False)
-        for adaptation_id in adaptation_ids:
-            pipe.execute_command("HMGET", keys.adapted(adaptation_id), "info", "blob")  # type: ignore[no-untyped-call]
-        with self._replay.translated():
-            found = pipe.execute() if adaptation_ids else []
-        return [None if info is None else (json.loads(info), blob) for info, blob in found]
-
-    def made_before(self, contents: Sequence[str]) -> list[str | None]:
-        """The adaptations that requests of these contents made; None where there is none, or was once."""
-        if not any(contents):
-            return [None] * len(contents)
-        found = self._replay.execute_command("MGET", *map(keys.same, contents))
-        return [name.decode() if name else None for name in found]
-
-    def _missing(self, adaptation_id: str) -> NotFound:
-        return NotFound(
-            f"no adaptation {adaptation_id!r}: unknown, expired (adapted models are kept for {self._ttl_s:g} seconds), "
-            "or newer ones needed its room; adapt again",
-            field="adaptation",
-            rule="an adaptation that has not expired",
-            value=adaptation_id,
-        )
-
-    def forget(self, adaptation_id: str) -> None:
-        """Drop kept parameters now; nothing happens when there are none."""
-        if self._caller is not None:
-            raw = self._replay.execute_command("HGET", keys.adapted(adaptation_id), "info")
-            if raw is None or self._visible(json.loads(raw)) is None:
-                return
-        where = [keys.adapted(adaptation_id), keys.ADAPTED, keys.ADAPTED_BOOKS, reply_key(adaptation_id)]
-        _forget(self._replay, where, [])
-
-    def books(self) -> dict[str, int]:
-        """`bytes` of all that is kept (what expired since the last change included), and how many were `dropped`."""
-        found = self._replay.execute_command("HMGET", keys.ADAPTED_BOOKS, "bytes", "dropped")
-        return {"bytes": int(found[0] or 0), "dropped": int(found[1] or 0)}
-
     def pending(self) -> int:
         """Requests that are not answered yet."""
         return int(self._replay.execute_command("XLEN", keys.REQUESTS))
@@ -338,8 +254,8 @@ class AdaptationQueue:
         else:
             start = self._replay.execute_command("GETRANGE", keys.payload(request_id), 0, LONGEST_NAME)
             model, answer = start.partition(b"\n")[0], None
-        if not model or self._visible({"model": model.decode()}) is None:
-            raise self._missing(request_id)
+        if not model or self.kept.visible({"model": model.decode()}) is None:
+            raise self.kept.missing(request_id)
         return None if answer is None else parse_reply(answer)
 
     def _need_group(self) -> None:

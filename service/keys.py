@@ -46,10 +46,10 @@ Replay server (keys of one job share a hash tag)
 | wl:adapt:once:<id>      | string | adaptations          | setting   | what a caller's own key stands for        |
 | wl:adapt:reply:<id>     | stream | adaptations          | setting   | its answer, the only entry                |
 | wl:adapt:inbox:<api>    | stream | adaptations          | 10 min *  | answers for one API process               |
-| wl:adapted:<id>         | hash   | adaptations          | setting   | kept parameters: info, blob, member       |
-| wl:adapted              | zset   | adaptations          | setting * | <bytes>:<id> by end of life (ms)          |
-| wl:adapted:books        | hash   | adaptations          | 7 days *  | bytes kept, how many were dropped early   |
-| wl:adapted:same:<sha>   | string | adaptations          | setting   | content of a request -> adaptation        |
+| wl:adapted:<id>         | hash   | kept, adaptations    | setting   | kept parameters: info, blob, member       |
+| wl:adapted              | zset   | kept, adaptations    | setting * | <bytes>:<id> by end of life (ms)          |
+| wl:adapted:books        | hash   | kept, adaptations    | 7 days *  | bytes kept, how many were dropped early   |
+| wl:adapted:same:<sha>   | string | kept, adaptations    | setting   | content of a request -> adaptation        |
 | wl:limits:<key>         | hash   | limits               | 1 min *   | bucket -> its level, and when (ms)        |
 | wl:fleet                | zset   | fleet                | 1 day *   | live parts by end of life (ms)            |
 

@@ -11,9 +11,10 @@ from typing import Any
 import structlog
 import torch
 
-from service.adaptations import AdaptationQueue, AdaptationRequest, Kept, Outcome
+from service.adaptations import AdaptationQueue, AdaptationRequest, Outcome
 from service.connection import Connections, connect
 from service.fleet import Fleet
+from service.kept import Kept
 from service.models import ModelStore
 from service.settings import Settings
 from warploom import plugins
@@ -89,9 +90,9 @@ class Adapter:
 
     def _known(self, requests: Sequence[AdaptationRequest]) -> tuple[list[AdaptationRequest], list[Again]]:
         """Those that need an adaptation, and those for whose content or id there is one."""
-        made = self._queue.made_before([request.content for request in requests])
+        made = self._queue.kept.made_before([request.content for request in requests])
         names = [request.adaptation or before for request, before in zip(requests, made, strict=True)]
-        kept = dict(zip(filter(None, names), self._queue.kept_many([n for n in names if n]), strict=True))
+        kept = dict(zip(filter(None, names), self._queue.kept.get_many([n for n in names if n]), strict=True))
         fresh, again = [], []
         for request, name in zip(requests, names, strict=True):
             found = kept.get(name) if name else None

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.adaptations import AdaptationRequest, Kept, Outcome
+from service.adaptations import AdaptationRequest, Outcome
+from service.kept import Kept
 from warploom import wire
 from warploom.adaptation import Answer, Support
 from warploom.codec import pack_tensors, unpack_tensors

@@ -181,7 +181,7 @@ def weights(adaptation_id: Id, services: ServicesDep) -> Response:
 
     What adaptation leaves alone is in the model's own weights.
     """
-    blob = services.queue.kept(adaptation_id)[1]
+    blob = services.queue.kept.get(adaptation_id)[1]
     headers = {
         "Content-Disposition": f'attachment; filename="{adaptation_id}.safetensors"',
         "X-Content-SHA256": hashlib.sha256(blob).hexdigest(),
@@ -192,7 +192,7 @@ def weights(adaptation_id: Id, services: ServicesDep) -> Response:
 @router.delete("/adaptations/{adaptation_id}", summary="Forget an adaptation", status_code=204)
 def forget(adaptation_id: Id, services: ServicesDep) -> None:
     """Drop adapted parameters before they expire. A repeat changes nothing."""
-    services.queue.forget(adaptation_id)
+    services.queue.kept.forget(adaptation_id)
 
 
 @router.post(

@@ -217,7 +217,7 @@ class FakeAdapter:
             "support_accuracy": 1.0,
             "expires_at": request.deadline + 3600,
         }
-        self.queue.keep(request.id, record, encode("adapted", {"w": np.ones(1)}))
+        self.queue.kept.keep(request.id, record, encode("adapted", {"w": np.ones(1)}))
         return encode("adaptation", outputs, record)
 
 

@@ -75,7 +75,7 @@ def owned(client: Api, connections: Connections, spec: dict[str, Any]) -> dict[s
     register(connections, "waves", kind="regression", input_shape=[1], outputs=1)
     adaptation = AdaptationQueue.new_id()
     record = {"id": adaptation, "model": "waves", "version": 1, "steps": 1, "lr": 0.1, "losses": [], "expires_at": 9e9}
-    AdaptationQueue(connections).keep(adaptation, record, b"blob")
+    AdaptationQueue(connections).kept.keep(adaptation, record, b"blob")
     return {
         "job_id": job["id"],
         "sweep_id": sweep["id"],
@@ -129,7 +129,7 @@ def test_nothing_of_it_changed(
         if "{" in call.path and call.method != "GET":
             perform(stranger, call, owned)
     assert everything(client) == before
-    assert AdaptationQueue(connections).kept(owned["adaptation_id"])[1] == b"blob"
+    assert AdaptationQueue(connections).kept.get(owned["adaptation_id"])[1] == b"blob"
 
 
 @pytest.mark.usefixtures("owned")

@@ -135,16 +135,16 @@ def test_adapters_survive_a_server_that_forgot_everything(queue: AdaptationQueue
 
 
 def test_adapted_parameters_are_kept_for_a_while(queue: AdaptationQueue, connections: Connections) -> None:
-    queue.keep("adapt_1", {"id": "adapt_1", "steps": 5}, b"parameters")
-    assert queue.kept("adapt_1") == ({"id": "adapt_1", "steps": 5}, b"parameters")
+    queue.kept.keep("adapt_1", {"id": "adapt_1", "steps": 5}, b"parameters")
+    assert queue.kept.get("adapt_1") == ({"id": "adapt_1", "steps": 5}, b"parameters")
     assert 90_000 < connections.replay.pttl(keys.adapted("adapt_1")) <= 100_000
     connections.replay.pexpire(keys.adapted("adapt_1"), 0)
     with pytest.raises(NotFound, match="expired"):
-        queue.kept("adapt_1")
-    queue.keep("adapt_2", {}, b"")
-    queue.forget("adapt_2")
+        queue.kept.get("adapt_1")
+    queue.kept.keep("adapt_2", {}, b"")
+    queue.kept.forget("adapt_2")
     with pytest.raises(NotFound):
-        queue.kept("adapt_2")
+        queue.kept.get("adapt_2")
 
 
 def test_a_request_is_the_same_wherever_its_stream_entry_is() -> None:
@@ -193,21 +193,21 @@ def test_no_more_wait_than_may(connections: Connections) -> None:
 def test_the_oldest_parameters_make_room(connections: Connections) -> None:
     queue = AdaptationQueue(connections, ttl_s=100, budget_bytes=3000)
     for i in range(4):
-        assert queue.keep(f"adapt_{i}", {}, bytes(900), content=f"c{i}") is True
-    assert queue.kept_many([f"adapt_{i}" for i in range(4)])[:2] == [None, ({}, bytes(900))]
-    assert queue.books() == {"bytes": 3 * 902, "dropped": 1}
-    assert queue.made_before(["c3", "", "c9"]) == ["adapt_3", None, None]
-    queue.forget("adapt_2")
-    queue.forget("adapt_2")
-    assert queue.books()["bytes"] == 2 * 902
-    assert queue.keep("adapt_9", {}, bytes(4000)) is False
-    assert queue.books()["dropped"] == 2
+        assert queue.kept.keep(f"adapt_{i}", {}, bytes(900), content=f"c{i}") is True
+    assert queue.kept.get_many([f"adapt_{i}" for i in range(4)])[:2] == [None, ({}, bytes(900))]
+    assert queue.kept.books() == {"bytes": 3 * 902, "dropped": 1}
+    assert queue.kept.made_before(["c3", "", "c9"]) == ["adapt_3", None, None]
+    queue.kept.forget("adapt_2")
+    queue.kept.forget("adapt_2")
+    assert queue.kept.books()["bytes"] == 2 * 902
+    assert queue.kept.keep("adapt_9", {}, bytes(4000)) is False
+    assert queue.kept.books()["dropped"] == 2
 
 
 def test_what_expired_leaves_the_books(connections: Connections) -> None:
     brief, queue = AdaptationQueue(connections, ttl_s=0.05), AdaptationQueue(connections, ttl_s=100)
-    brief.keep("adapt_1", {}, bytes(100))
-    queue.keep("adapt_2", {}, bytes(100))
-    wait_until(lambda: queue.kept_many(["adapt_1"]) == [None], what="the first to expire")
-    queue.keep("adapt_3", {}, bytes(100))
-    assert queue.books()["bytes"] == 2 * 102
+    brief.kept.keep("adapt_1", {}, bytes(100))
+    queue.kept.keep("adapt_2", {}, bytes(100))
+    wait_until(lambda: queue.kept.get_many(["adapt_1"]) == [None], what="the first to expire")
+    queue.kept.keep("adapt_3", {}, bytes(100))
+    assert queue.kept.books()["bytes"] == 2 * 102

@@ -161,7 +161,7 @@ def test_equal_content_is_adapted_once_and_answered_from_what_is_kept(
     assert wire.decode("adaptation", queue.wait(second.id, 1))[1]["id"] == first.id
     np.testing.assert_allclose(outputs(queue, second), outputs(queue, first), rtol=1e-5, atol=1e-6)
     monkeypatch.undo()
-    queue.forget(first.id)
+    queue.kept.forget(first.id)
     third = request(1, content="abc")
     serve(adapter, queue, third)
     assert wire.decode("adaptation", queue.wait(third.id, 1))[1]["id"] == third.id

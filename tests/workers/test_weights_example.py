@@ -36,7 +36,7 @@ def test_it_predicts_what_the_service_predicts(
     asked = request(1, model="plain")
     serve(adapter, queue, asked)
     (tmp_path / "model.safetensors").write_bytes(models.blob("plain", 1))
-    (tmp_path / "adapted.safetensors").write_bytes(queue.kept(asked.id)[1])
+    (tmp_path / "adapted.safetensors").write_bytes(queue.kept.get(asked.id)[1])
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.S | re.M):
