@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api import pictures, support
-from api.asking import Manner, adapt_request, ask, count_rows, look_up, off_loop, predict_request
+from api.asking import Manner, adapt_request, ask, count_rows, off_loop, predict_request
 from api.payload import AdaptInput, QueryInput
 from api.state import Services
 from service.adaptations import AdaptationRequest
@@ -35,7 +35,7 @@ async def adapt(services: Services, name: str, given: AdaptInput, manner: Manner
     """
     rows = (given.x, given.query_x, *(given.files or {}).values())
     model, _ = await asyncio.gather(
-        look_up(services, name, given.options.version), count_rows(services, "adapt_calls", *rows)
+        services.models.look_up(services.state, name, given.options.version), count_rows(services, "adapt_calls", *rows)
     )
     request = await off_loop(given.size, _request, services, model, given, manner)
     blob = await ask(services, request, manner)
@@ -50,7 +50,7 @@ async def adapt_many(services: Services, name: str, tasks: Sequence[AdaptInput],
         rule = f"at most {services.settings.adapt_tasks} tasks"
         raise InvalidInput(f"/tasks: {rule}", field="/tasks", rule=rule, value=len(tasks))
     model, _ = await asyncio.gather(
-        look_up(services, name, tasks[0].options.version),
+        services.models.look_up(services.state, name, tasks[0].options.version),
         count_rows(services, "adapt_calls", *(rows for task in tasks for rows in (task.x, task.query_x))),
     )
     size = sum(task.size for task in tasks)
@@ -66,12 +66,10 @@ async def adapt_many(services: Services, name: str, tasks: Sequence[AdaptInput],
 
 async def predict(services: Services, adaptation_id: str, query: QueryInput) -> Prediction:
     """Predict more queries with the adaptation of this id. Raises as `adapt` does; NotFound when it has expired."""
-    info = await services.lookups.ask(
-        ("kept", services.models.full_name(""), adaptation_id), lambda: services.queue.kept.get(adaptation_id)[0]
-    )
-    kept = Adaptation.model_validate(info)
+    kept = Adaptation.model_validate(await services.queue.kept.info(services.replay, adaptation_id))
     model, _ = await asyncio.gather(
-        look_up(services, kept.model, kept.version), count_rows(services, "predict_calls", query.x)
+        services.models.look_up(services.state, kept.model, kept.version),
+        count_rows(services, "predict_calls", query.x),
     )
 
     def make() -> AdaptationRequest:

@@ -108,17 +108,15 @@ def operation_id(route: APIRoute) -> str:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    services.live.open()
-    services.mailbox.open()
+    services.open()
     counting = asyncio.create_task(_write_usage(services))
     dispatcher = Dispatcher(services.webhooks, services.settings.allowed_hosts)
     dispatcher.start()
     yield
     await dispatcher.close()
     counting.cancel()
-    await services.mailbox.close()
     await run_in_threadpool(services.usage.flush)
-    await services.live.close()
+    await services.close()
 
 
 async def _write_usage(services: Services) -> None:

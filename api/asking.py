@@ -35,12 +35,6 @@ class Manner(NamedTuple):
     key: str | None = None
 
 
-async def look_up(services: Services, name: str, version: int | None) -> Model:
-    """A model; all who ask for the same at the same time are answered by one look."""
-    key = (services.models.full_name(name), version)
-    return await services.lookups.ask(key, lambda: services.models.get(name, version))
-
-
 async def count_rows(services: Services, call: Call, *rows: Any) -> None:
     """Count a call, and take what is sent from the caller's limit of rows."""
     count = sum(len(values) for values in rows if isinstance(values, Sized))

@@ -1,4 +1,7 @@
-"""What routes may ask for, as annotated aliases."""
+"""What routes may ask for, as annotated aliases.
+
+All are coroutines: the framework runs plain functions on a thread, which takes longer than they do.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Access(NamedTuple):
         """The scopes of which a request with this method needs one."""
         return self.read if method in ("GET", "HEAD") else self.write
 
-    def check(self, request: Request) -> None:
+    async def check(self, request: Request) -> None:
         """Refuse a key without the scope."""
         caller: Caller = request.scope[CALLER]
         needed = self.needed(request.method)
@@ -41,14 +44,14 @@ class Access(NamedTuple):
             raise Forbidden(f"this needs {rule}", field="/headers/authorization", rule=rule, value=held)
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The parts of the service, as the caller sees them: another tenant's objects are not there."""
     everything = cast("Services", request.app.state.services)
     caller: Caller | None = request.scope.get(CALLER)
     return everything if caller is None else everything.of(caller)
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Whose key the request carries."""
     return cast("Caller", request.scope[CALLER])
 
@@ -58,7 +61,7 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def only_json(request: Request) -> None:
+async def only_json(request: Request) -> None:
     """Refuse a body that does not say it is JSON."""
     found = content_type(request)
     if found != JSON:
@@ -100,7 +103,7 @@ async def _sent(request: Request) -> Any:
 Sent = Annotated[Any, Depends(_sent)]
 
 
-def known_query(request: Request) -> None:
+async def known_query(request: Request) -> None:
     """Refuse query parameters that the route does not have: a misspelt filter would silently show too much."""
     route = request.scope["route"]
     if route.unique_id not in _KNOWN:
@@ -138,7 +141,7 @@ CallerDep = Annotated[Caller, Depends(caller_of)]
 JsonOnly = Depends(only_json)
 
 
-def _metadata(request: Request) -> dict[str, str]:
+async def _metadata(request: Request) -> dict[str, str]:
     """The pairs in `metadata[name]=value`."""
     found = ((METADATA.match(key), value) for key, value in request.query_params.items())
     return {match[1]: value for match, value in found if match}
@@ -162,7 +165,7 @@ Pairs = Annotated[dict[str, str], Depends(_metadata)]
 OrderQuery = Annotated[Order | None, Query(description="of the entries; default: newest first, models by name")]
 
 
-def _wanted(
+async def _wanted(
     pairs: Pairs,
     limit: Limit = 20,
     after: After = None,
@@ -182,7 +185,7 @@ def _wanted(
     )
 
 
-def _wanted_models(
+async def _wanted_models(
     pairs: Pairs,
     limit: Limit = 100,
     after: Annotated[str | None, Query(pattern=NAME_PATTERN, description="name of the last model known")] = None,

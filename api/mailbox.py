@@ -1,23 +1,22 @@
 """Adaptation requests of one API process: sent together, and answered through one stream.
 
-A connection and a thread for each waiting request would cost more than the adaptation of a small task. So requests that
-come while others are being sent go out in one round trip, and one reader gets all answers and wakes who waits.
+A connection and a thread for each waiting request would cost more than the adaptation of a small task. So one reader
+gets all answers and wakes who waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
-from starlette.concurrency import run_in_threadpool
+from redis.exceptions import RedisError
 
 from service import keys
-from service.adaptations import AdaptationQueue, AdaptationRequest, parse_reply, submitted
-from warploom.errors import TimedOut, Unavailable, WarploomError
+from service.adaptations import AdaptationQueue, AdaptationRequest, parse_reply
+from service.trips import Trips
+from warploom.errors import TimedOut, Unavailable
 
 # A wait is cut into slices so that a stopping server gets away from it.
 SLICE_MS = 1000
@@ -25,14 +24,6 @@ COUNT = 500
 # Answers that were read are trimmed from the stream when so many have come.
 TRIM_EVERY = 64
 RETRY_S = 0.5
-
-
-class _Going(NamedTuple):
-    """A request on its way: the command, the same thing by a client that may wait, who asks."""
-
-    command: tuple[Any, ...]
-    plainly: Callable[[], bool]
-    done: asyncio.Future[bool]
 
 
 class Mailbox:
@@ -46,8 +37,8 @@ class Mailbox:
         self._url = replay_url
         self.address = keys.inbox(secrets.token_hex(8))
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
-        self._going: list[_Going] = []
-        self._sending: list[_Going] = []
+        # Apart from the limiter's: large payloads would hold small commands up.
+        self._trips = Trips("replay", replay_url)
 
     def open(self) -> None:
         """Start to send and to read; within the running event loop."""
@@ -55,26 +46,22 @@ class Mailbox:
         self._redis: Any = redis.asyncio.Redis.from_url(
             self._url, socket_connect_timeout=5, socket_timeout=None, protocol=2
         )
-        self._some = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._read())]
+        self._trips.open()
+        self._reader = asyncio.create_task(self._read())
 
     async def close(self) -> None:
         """Stop; whoever waits is told that the service is going away."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        stopping = Unavailable("this server is stopping; try again")
-        self._fail_all([*self._going, *self._sending], stopping)
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._trips.close()
         for waiting in self._waiting.values():
-            _fail(waiting, stopping)
+            if not waiting.done():
+                waiting.set_exception(Unavailable("this server is stopping; try again"))
         await self._redis.aclose()
 
     async def submit(self, queue: AdaptationQueue, request: AdaptationRequest) -> bool:
         """Hand a request to the adapters; False when it was there already. Raises as `AdaptationQueue.submit` does."""
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._going.append(_Going(queue.submission(request), lambda: queue.submit(request), done))
-        self._some.set()
-        return await done
+        return await queue.submitted(self._trips, request)
 
     async def ask(self, queue: AdaptationQueue, request: AdaptationRequest, timeout_s: float) -> bytes | None:
         """The answer to a new request whose `inbox` is `address`; None when it was submitted before by somebody.
@@ -95,34 +82,6 @@ class Mailbox:
         finally:
             self._waiting.pop(request.id, None)
 
-    async def _send(self) -> None:
-        while True:
-            await self._some.wait()
-            self._some.clear()
-            self._sending, self._going = self._going, []
-            try:
-                await self._send_all(self._sending)
-            except (RedisError, OSError) as error:
-                self._fail_all(self._sending, Unavailable(f"the replay Redis does not answer: {type(error).__name__}"))
-
-    async def _send_all(self, sending: list[_Going]) -> None:
-        pipe = self._redis.pipeline(transaction=False)
-        for one in sending:
-            pipe.execute_command(*one.command)
-        for code, one in zip(await pipe.execute(raise_on_error=False), sending, strict=True):
-            try:
-                if isinstance(code, NoScriptError):
-                    new = await run_in_threadpool(one.plainly)
-                elif isinstance(code, Exception):
-                    raise Unavailable(f"the replay Redis refused a request: {code}")
-                else:
-                    new = submitted(int(code))
-            except WarploomError as error:
-                _fail(one.done, error)
-            else:
-                if not one.done.done():
-                    one.done.set_result(new)
-
     async def _read(self) -> None:
         cursor, untrimmed = b"0-0", 0
         while True:
@@ -141,12 +100,3 @@ class Mailbox:
             except (RedisError, OSError):
                 # Answers wait in the stream; whoever runs out of time says so.
                 await asyncio.sleep(RETRY_S)
-
-    def _fail_all(self, going: list[_Going], error: Exception) -> None:
-        for one in going:
-            _fail(one.done, error)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

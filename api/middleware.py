@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
 from api.metrics import Metrics, pattern
-from service.auth import HEADER
+from service.identity import HEADER
 from service.settings import Settings
 from service.tenancy import Caller
 from warploom.errors import BodyTimeout, TooLarge, Unauthenticated, WarploomError
@@ -70,10 +70,10 @@ class BearerAuth:
 
     Args:
         app: what comes next.
-        admit: gives the caller for a key and the stated length of the body; runs on a thread.
+        admit: gives the caller for a key and the stated length of the body.
     """
 
-    def __init__(self, app: ASGIApp, admit: Callable[[str, int], Caller]) -> None:
+    def __init__(self, app: ASGIApp, admit: Callable[[str, int], Awaitable[Caller]]) -> None:
         self.app = app
         self.admit = admit
 
@@ -96,7 +96,7 @@ class BearerAuth:
         if scheme.lower() != "bearer" or not key.strip():
             message = "an API key is needed: send it as 'Authorization: Bearer <key>'"
             raise Unauthenticated(message, field=HEADER, rule="Bearer <key>")
-        return await run_in_threadpool(self.admit, key.strip(), body_bytes)
+        return await self.admit(key.strip(), body_bytes)
 
 
 class Audit:
@@ -146,10 +146,10 @@ class BodyGuard:
     Args:
         app: what comes next.
         settings: the limits; a caller's own come first.
-        charge: counts a body whose length was not stated; runs on a thread.
+        charge: counts a body whose length was not stated.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, charge: Callable[[Caller, int], None]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, charge: Callable[[Caller, int], Awaitable[None]]) -> None:
         self.app = app
         self.settings = settings
         self.charge = charge
@@ -179,7 +179,7 @@ class _Body:
     def __init__(self, receive: Receive, settings: Settings, most: int, *, is_json: bool) -> None:
         self._receive, self._settings, self._most, self._is_json = receive, settings, most, is_json
         self._begun, self._seen, self._parts, self._complete = time.monotonic(), 0, 0, False
-        self.charge: Callable[[int], None] | None = None
+        self.charge: Callable[[int], Awaitable[None]] | None = None
 
     async def receive(self) -> Message:
         """The next piece."""
@@ -212,7 +212,7 @@ class _Body:
         self._complete = not more
         if self._complete and self._seen and self.charge is not None:
             try:
-                await run_in_threadpool(self.charge, self._seen)
+                await self.charge(self._seen)
             except WarploomError as error:
                 raise errors.Refused(error) from None
 

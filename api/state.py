@@ -7,14 +7,13 @@ from typing import Literal
 
 from api.live import Live
 from api.mailbox import Mailbox
-from api.merged import Merged
-from api.tally import Tally
 from service.adaptations import AdaptationQueue
 from service.audit import AuditLog
 from service.auth import KeyRing
 from service.connection import Connections
 from service.events import EventLog
 from service.fleet import Fleet
+from service.identity import identified
 from service.jobs import JobStore
 from service.limits import BYTES, REQUESTS, ROWS, Limiter, resolved
 from service.logs import LogStore
@@ -22,11 +21,14 @@ from service.models import ModelStore
 from service.settings import Settings
 from service.sweeps import SweepStore
 from service.tenancy import Caller
+from service.trips import Trips
 from service.usage import Usage
 from service.webhooks import WebhookStore
 from warploom.errors import TooLarge
 
 Call = Literal["adapt_calls", "predict_calls"]
+# Callers whose view of the services is kept.
+MOST_VIEWS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,9 @@ class Services:
     webhooks: WebhookStore
     live: Live = field(repr=False)
     mailbox: Mailbox = field(repr=False)
-    lookups: Merged = field(default_factory=Merged, repr=False)
-    tally: Tally = field(default_factory=Tally, repr=False)
+    state: Trips = field(repr=False)
+    replay: Trips = field(repr=False)
+    views: dict[Caller, Services] = field(default_factory=dict, repr=False)
 
     @classmethod
     def over(cls, settings: Settings, connections: Connections) -> Services:
@@ -73,10 +76,30 @@ class Services:
             webhooks=WebhookStore(connections, allowed=settings.allowed_hosts),
             live=Live(settings.state_url, settings.replay_url),
             mailbox=Mailbox(settings.replay_url),
+            state=Trips("state", settings.state_url),
+            replay=Trips("replay", settings.replay_url),
         )
+
+    def open(self) -> None:
+        """Start the asynchronous parts; within the running event loop."""
+        for part in (self.state, self.replay, self.live, self.mailbox):
+            part.open()
+
+    async def close(self) -> None:
+        """End them."""
+        for part in (self.mailbox, self.live, self.state, self.replay):
+            await part.close()
 
     def of(self, caller: Caller) -> Services:
         """The services as one caller sees them: its tenant's objects and no others."""
+        found = self.views.get(caller)
+        if found is None:
+            if len(self.views) >= MOST_VIEWS:
+                self.views.clear()
+            found = self.views[caller] = self._of(caller)
+        return found
+
+    def _of(self, caller: Caller) -> Services:
         connections = self.connections
         return replace(
             self,
@@ -97,32 +120,32 @@ class Services:
             caller=caller,
         )
 
-    def admit(self, token: str, body_bytes: int) -> Caller:
+    async def admit(self, token: str, body_bytes: int) -> Caller:
         """Who sends this request, once it is counted.
 
         Args:
-            token: the API key.
+            token: the API key; looked up each time, so that one that was revoked opens nothing from then on.
             body_bytes: length of the body as far as it is stated.
 
         Raises:
             Unauthenticated: no such key.
             RateLimited, TooLarge: the key's limits are used up.
         """
-        caller = resolved(self.settings, self.keys.identify(token))
+        caller = resolved(self.settings, await identified(token, self.state))
         if body_bytes > caller.limits["body_bytes"]:
             rule = f"at most {caller.limits['body_bytes']} bytes"
             raise TooLarge(f"the body is too large: {rule} are accepted", field="", rule=rule, value=body_bytes)
-        Limiter(self.connections, caller).take(**{REQUESTS: 1, BYTES: body_bytes})
+        await Limiter(self.connections, caller).taken(self.replay, **{REQUESTS: 1, BYTES: body_bytes})
         self.usage.add(caller.key, requests=1, bytes=body_bytes)
         return caller
 
-    def charge(self, caller: Caller, body_bytes: int) -> None:
+    async def charge(self, caller: Caller, body_bytes: int) -> None:
         """Count a body whose length was not stated. Raises as `admit` does."""
-        Limiter(self.connections, caller).take(**{BYTES: body_bytes})
+        await Limiter(self.connections, caller).taken(self.replay, **{BYTES: body_bytes})
         self.usage.add(caller.key, bytes=body_bytes)
 
     async def spend(self, call: Call, rows: int) -> None:
         """Count an adaptation or a prediction of so many rows. Raises RateLimited, TooLarge."""
-        await self.tally.take(self.limits.key, rows, lambda amount: self.limits.take(**{ROWS: amount}))
+        await self.limits.taken(self.replay, **{ROWS: rows})
         if self.caller is not None:
             self.usage.add(self.caller.key, **{call: 1, "rows": rows})

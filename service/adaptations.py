@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from redis.exceptions import ResponseError
 
@@ -18,6 +18,7 @@ from service.ids import new_id, text
 from service.kept import Kept, KeptStore
 from service.scripts import Arg, Script
 from service.tenancy import Caller, full_name
+from service.trips import Trips
 from warploom import errors
 from warploom.errors import InvalidInput, TimedOut, Unavailable, WarploomError
 
@@ -136,14 +137,11 @@ class AdaptationQueue:
             Unavailable: the server is down or has no room.
             InvalidInput: its id stands for another request.
         """
-        return submitted(int(_submit(self._replay, *self._submission(request))))
+        return _taken(int(_submit(self._replay, *self._submission(request))))
 
-    def submission(self, request: AdaptationRequest) -> tuple[Any, ...]:
-        """The command that `submit` sends, for an asynchronous client; `submitted` understands what it returns.
-
-        A server that does not know the script yet says NOSCRIPT; `submit` teaches it.
-        """
-        return _submit.command(*self._submission(request))
+    async def submitted(self, replay: Trips, request: AdaptationRequest) -> bool:
+        """As `submit`, on an event loop."""
+        return _taken(int(await replay.script(_submit, *self._submission(request))))
 
     def _submission(self, request: AdaptationRequest) -> tuple[list[str], list[Arg]]:
         told = {name: value for name, value in asdict(request).items() if name not in ("payload", "entry")}
@@ -300,7 +298,7 @@ class AdaptationQueue:
         return requests
 
 
-def submitted(code: int) -> bool:
+def _taken(code: int) -> bool:
     """What a submission's return value means: True, or False when the request was there already.
 
     Raises:

@@ -8,8 +8,6 @@ first key's record.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 import secrets
@@ -18,6 +16,7 @@ from typing import Any
 
 from service import ids, keys
 from service.connection import Connections
+from service.identity import FIRST, TOKEN, caller_of, check_end, digest, lookup
 from service.lifecycle import Clock, Fields, as_fields, clock_arg, seconds
 from service.limits import check_own
 from service.scripts import Script
@@ -27,12 +26,8 @@ from warploom.records import ApiKey, NewApiKey, Page
 
 PREFIX = "wlk_"
 SHORTEST = 16
-# The first key: made at the first start, or given by the operator.
-FIRST = "key_" + "0" * 20
-HEADER = "/headers/authorization"
 LONGEST_GRACE_S = 30 * 86400
 SHOWN = 12  # characters of a key that are no secret and tell people which it is
-_TOKEN = re.compile(r"wlk_([0-9a-z]{20})_[A-Za-z0-9_-]{43}")
 
 _create = Script("key_create")
 _change = Script("key_change")
@@ -248,32 +243,15 @@ class KeyRing:
         return True
 
     def identify(self, presented: str) -> Caller:
-        """Who presents this key, found in a time that does not depend on how much of the secret fits.
+        """Who presents this key.
 
         Raises:
             Unauthenticated: unknown, revoked or expired.
         """
-        match = _TOKEN.fullmatch(presented)
-        key_id = f"key_{match[1]}" if match else FIRST
-        fields = as_fields(self._state.execute_command("HGETALL", keys.api_key(key_id)))
-        digest = _digest(presented)
-        current = hmac.compare_digest(fields.get("digest", ""), digest)
-        before = hmac.compare_digest(fields.get("old_digest", ""), digest)
-        if not (current or before):
-            raise Unauthenticated("this API key is not known", field=HEADER, rule="Bearer <a known key>")
-        # Whoever knows the secret may know what became of it.
-        self._check_alive(key_id, fields, current)
-        limits = json.loads(fields.get("limits", "{}"))
-        return Caller(key_id, fields["tenant"], frozenset(fields["scopes"].split()), limits)
-
-    def _check_alive(self, key_id: str, fields: Fields, current: bool) -> None:
-        now = self._now_ms() if "expires_at" in fields or not current else 0
-        if "revoked_at" in fields:
-            raise Unauthenticated(f"key {key_id} is revoked", field=HEADER, rule="not revoked", value=key_id)
-        ends = [int(fields["expires_at"])] if "expires_at" in fields else []
-        ends += [] if current else [int(fields["old_until"])]
-        if any(end <= now for end in ends):
-            raise Unauthenticated(f"key {key_id} has expired", field=HEADER, rule="not expired", value=key_id)
+        caller, end = caller_of(presented, self._state.execute_command(*lookup(presented)))
+        if end is not None:
+            check_end(caller.key, end, self._now_ms())
+        return caller
 
     def _now_ms(self) -> int:
         return round(self._clock() * 1000) if self._clock else self._state.now_ms()
@@ -292,12 +270,8 @@ def _token(key_id: str) -> str:
 
 def _told_apart(token: str) -> dict[str, str]:
     """What is stored of a key: its hash, and the beginning that is no secret."""
-    shown = f"{token[: SHOWN + len(PREFIX)]}…" if _TOKEN.fullmatch(token) else ""
-    return {"digest": _digest(token), "shown": shown}
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    shown = f"{token[: SHOWN + len(PREFIX)]}…" if TOKEN.fullmatch(token) else ""
+    return {"digest": digest(token), "shown": shown}
 
 
 def _as_key(fields: Fields) -> ApiKey:

@@ -50,15 +50,11 @@ class RoleClient(redis.Redis):
         """Turn the driver's failures inside the block into `Unavailable` (pipelines need it by hand)."""
         try:
             yield
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            raise Unavailable(f"the {self.label} server at {self.shown_url} does not answer: {error}") from error
-        except ResponseError as error:
-            # Inside a script the driver sees the text only, not an error class of its own.
-            if "OOM " in str(error):
-                raise Unavailable(f"the {self.label} server at {self.shown_url} has no memory left") from error
-            if any(word in str(error) for word in PASSING):
-                raise Unavailable(f"the {self.label} server at {self.shown_url} cannot serve now: {error}") from error
-            raise
+        except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
+            known = unavailable(self.label, self.shown_url, error)
+            if known is None:
+                raise
+            raise known from error
 
     def get_large(self, key: str) -> bytes | None:
         """The string at `key`; None when it is absent."""
@@ -93,6 +89,17 @@ class Connections:
         for client in (self.state, self.replay):
             client.close()
             client.connection_pool.disconnect()
+
+
+def unavailable(label: str, shown_url: str, error: Exception) -> Unavailable | None:
+    """What a failure of the driver says about the server; None when it is about the command."""
+    where, said = f"the {label} server at {shown_url}", str(error)
+    if not isinstance(error, ResponseError):
+        return Unavailable(f"{where} does not answer: {said or type(error).__name__}")
+    # Inside a script the driver sees the text only, not an error class of its own.
+    if "OOM " in said:
+        return Unavailable(f"{where} has no memory left")
+    return Unavailable(f"{where} cannot serve now: {said}") if any(word in said for word in PASSING) else None
 
 
 def connect(settings: Settings, *, wait_s: float = 30.0) -> Connections:

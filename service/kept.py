@@ -11,6 +11,7 @@ from service import keys
 from service.connection import Connections
 from service.scripts import Arg, Script
 from service.tenancy import Caller, split_name
+from service.trips import Trips
 from warploom.errors import NotFound
 
 _keep = Script("keep", "_keep.lua")
@@ -63,10 +64,17 @@ class KeptStore:
             NotFound: unknown or expired.
         """
         raw, blob = self._replay.execute_command("HMGET", keys.adapted(adaptation_id), "info", "blob")
+        return self._read(adaptation_id, raw), blob
+
+    async def info(self, replay: Trips, adaptation_id: str) -> dict[str, Any]:
+        """The record's JSON alone, on an event loop. Raises as `get` does."""
+        return self._read(adaptation_id, await replay.run("HGET", keys.adapted(adaptation_id), "info"))
+
+    def _read(self, adaptation_id: str, raw: bytes | None) -> dict[str, Any]:
         info = None if raw is None else self.visible(json.loads(raw))
         if info is None:
             raise self.missing(adaptation_id)
-        return info, blob
+        return info
 
     def visible(self, info: dict[str, Any]) -> dict[str, Any] | None:
         """The record as the caller may see it; None when it is another tenant's."""

@@ -17,17 +17,19 @@ not answer, nothing is counted, because a quota is worth less than the requests 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from service import keys
 from service.connection import Connections
 from service.lifecycle import Clock, clock_arg
-from service.scripts import Script
+from service.scripts import Arg, Script
 from service.settings import Settings
 from service.tenancy import Caller
+from service.trips import Trips
 from warploom.errors import InvalidInput, RateLimited, TooLarge, Unavailable
 from warploom.records import LimitUse
 
@@ -101,20 +103,33 @@ class Limiter:
             RateLimited: one has not enough, with the time after which it will.
             TooLarge: more than one ever holds.
         """
-        if self._caller is None:
-            return
+        self._check(amounts)
+        if self._caller is not None:
+            try:
+                self._judge(amounts, _take(self._replay, *self._asked(amounts)))
+            except Unavailable as error:
+                log.warning("limits are not counted", error=error.message)
+
+    async def taken(self, replay: Trips, **amounts: int) -> None:
+        """As `take`, on an event loop."""
+        self._check(amounts)
+        if self._caller is not None:
+            try:
+                self._judge(amounts, await replay.script(_take, *self._asked(amounts)))
+            except Unavailable as error:
+                log.warning("limits are not counted", error=error.message)
+
+    def _check(self, amounts: Mapping[str, int]) -> None:
         for name, amount in amounts.items():
-            if 0 < self._caller.limits[name] < amount:
-                rule = f"at most {self._caller.limits[name]} in a minute"
+            if 0 < self.most(name) < amount:
+                rule = f"at most {self.most(name)} in a minute"
                 raise TooLarge(f"{_say(name)}: {rule}, got {amount}", field=f"/limits/{name}", rule=rule, value=amount)
-        try:
-            short, wait_ms, *_ = self._run(amounts)
-        except Unavailable as error:
-            log.warning("limits are not counted", error=error.message)
-            return
+
+    def _judge(self, amounts: Mapping[str, int], reply: Sequence[Any]) -> None:
+        short, wait_ms, *_ = reply
         if short:
             name = BUCKETS[int(short) - 1]
-            rule = f"at most {self._caller.limits[name]} in a minute"
+            rule = f"at most {self.most(name)} in a minute"
             raise RateLimited(
                 f"too many {_say(name)} with this key: {rule}",
                 field=f"/limits/{name}",
@@ -123,20 +138,18 @@ class Limiter:
                 retry_after_s=int(wait_ms) / 1000,
             )
 
-    def _run(self, amounts: Mapping[str, int]) -> list[bytes]:
-        assert self._caller is not None
-        what: list[str | int] = [clock_arg(self._clock), WINDOW_S * 1000]
+    def _asked(self, amounts: Mapping[str, int]) -> tuple[list[str], list[Arg]]:
+        what: list[Arg] = [clock_arg(self._clock), WINDOW_S * 1000]
         for name in BUCKETS:
-            what += [name, self._caller.limits[name], amounts.get(name, 0)]
-        found: list[bytes] = _take(self._replay, [keys.limits(self._caller.key)], what)
-        return found
+            what += [name, self.most(name), amounts.get(name, 0)]
+        return [keys.limits(self.key or "")], what
 
     def uses(self) -> dict[str, LimitUse]:
         """How much of each limit is used, and when it will not be any more."""
         if self._caller is None:
             return {}
         most = self._caller.limits
-        _, _, *levels = self._run({})
+        _, _, *levels = _take(self._replay, *self._asked({}))
         found = {}
         for name, level in zip(BUCKETS, map(float, levels), strict=True):
             used = max(0, round(most[name] - level))

@@ -6,15 +6,17 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from service import keys
 from service.connection import Connections
 from service.listing import PAGE_MOST, Wanted, page, pairs
 from service.metadata import change_metadata
-from service.scripts import Script
+from service.scripts import Arg, Script
 from service.tenancy import DEFAULT_TENANT, Caller, full_name, split_name
+from service.trips import Trips
 from warploom.errors import InvalidInput, NotFound
 from warploom.records import Model, Page
 from warploom.spec import ALIAS_PATTERN, NAME_PATTERN
@@ -22,6 +24,7 @@ from warploom.spec import ALIAS_PATTERN, NAME_PATTERN
 LATEST = "latest"
 _register = Script("register_model")
 _alias = Script("alias")
+_find = Script("find_model")
 
 
 class ModelStore:
@@ -126,40 +129,24 @@ class ModelStore:
             NotFound: no such model, version or alias.
             InvalidInput: the name says one version and `version` another.
         """
+        return _found(name, _find(self._state, *self._sought(name, version)))
+
+    async def look_up(self, state: Trips, name: str, version: int | None = None) -> Model:
+        """As `get`, on an event loop."""
+        return _found(name, await state.script(_find, *self._sought(name, version)))
+
+    def _read(self, full: str, version: int) -> Model:
+        return _found(full, _find(self._state, [keys.model(full)], [version, LATEST]))
+
+    def _sought(self, name: str, version: int | None) -> tuple[list[str], list[Arg]]:
         plain, _, which = name.partition("@")
         if which and version is not None and str(version) != which:
             raise InvalidInput(
                 f"{name!r} and version {version} are two answers", field="version", rule="one of them", value=version
             )
-        full = self.full_name(plain)
-        return self._read(full, version if version is not None else self._pointed(full, which or LATEST))
-
-    def _pointed(self, full: str, which: str) -> int:
-        """The version that an alias, or a number, stands for."""
-        if which.isdecimal():
-            return int(which[:18])
-        latest, aliases = self._state.execute_command("HMGET", keys.model(full), "latest", "aliases")
-        known = json.loads(aliases or "{}")
-        if which in known:
-            return int(known[which])
-        if which != LATEST and latest is not None:
-            raise NotFound(
-                f"model {split_name(full)[1]!r} has no alias {which!r}",
-                field="alias",
-                rule="a known alias",
-                value=which,
-            )
-        return int(latest or 0)
-
-    def _read(self, full: str, version: int) -> Model:
-        fields = (f"v:{version}", "metadata", "aliases", "latest")
-        raw, metadata, aliases, latest = self._state.execute_command("HMGET", keys.model(full), *fields)
-        if raw is None:
-            raise _missing(split_name(full)[1], version)
-        known = {LATEST: int(latest), **json.loads(aliases or "{}")}
-        held = sorted(alias for alias, pointed in known.items() if pointed == version)
-        more = {"version": version, "metadata": pairs(metadata), "aliases": held}
-        return Model.model_validate({**json.loads(raw), **more})
+        if version is None and which.isdecimal():
+            version = int(which[:18])
+        return [keys.model(self.full_name(plain))], ["" if version is None else version, which or LATEST]
 
     def aliases(self, name: str) -> dict[str, int]:
         """The versions that the model's aliases stand for; `latest` is always there.
@@ -233,6 +220,28 @@ class ModelStore:
         if blob is None:
             raise _missing(name, version)
         return blob
+
+
+def _found(name: str, reply: Sequence[Any]) -> Model:
+    """The model in the reply of `find_model.lua`."""
+    plain, _, which = name.partition("@")
+    version, raw, metadata, aliases, latest = reply
+    number = int(version)
+    if number == -1:
+        raise NotFound(
+            f"model {split_name(plain)[1]!r} has no alias {which!r}", field="alias", rule="a known alias", value=which
+        )
+    if raw is None:
+        raise _missing(split_name(plain)[1], number)
+    return _parsed(number, raw, metadata, aliases, latest)
+
+
+@lru_cache(maxsize=256)
+def _parsed(version: int, raw: bytes, metadata: bytes | None, aliases: bytes | None, latest: bytes) -> Model:
+    known = {LATEST: int(latest), **json.loads(aliases or "{}")}
+    held = sorted(alias for alias, pointed in known.items() if pointed == version)
+    more = {"version": version, "metadata": pairs(metadata.decode() if metadata else None), "aliases": held}
+    return Model.model_validate({**json.loads(raw), **more})
 
 
 def _missing(name: str, version: int | None) -> NotFound:

@@ -95,7 +95,7 @@ Prefer = Annotated[
 ]
 
 
-def _manner(timeout: Timeout = None, prefer: Prefer = None, once: Once = None) -> Manner:
+async def _manner(timeout: Timeout = None, prefer: Prefer = None, once: Once = None) -> Manner:
     later = "respond-async" in {wish.strip().lower() for wish in (prefer or "").split(",")}
     return Manner(timeout, later, once)
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from service.audit import AuditLog
-from service.auth import FIRST, KeyRing
+from service.auth import KeyRing
 from service.connection import Connections
+from service.identity import FIRST
 from service.jobs import JobStore
 from service.tenancy import SCOPES, Caller
 from service.usage import Usage

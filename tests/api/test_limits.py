@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from api.app import create_app
 from service.auth import KeyRing
 from service.connection import Connections
+from service.settings import Settings
 from tests.api.conftest import Api, FakeAdapter
 from tests.api.test_errors import problem
+from tests.support.proxy import Proxy
 
 JSON = {"Content-Type": "application/json"}
 
@@ -96,17 +99,16 @@ def test_a_key_may_ask_what_is_left(client: Api, ring: KeyRing, spec: dict[str, 
 
 
 def test_without_the_replay_server_nothing_is_counted_and_everything_else_works(
-    client: Api, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, connections: Connections, ring: KeyRing
 ) -> None:
-    from service import limits
-    from warploom.errors import Unavailable
-
-    def away(*_: object) -> None:
-        raise Unavailable("away")
-
-    monkeypatch.setattr(limits, "_take", away)
-    mine = limited(client, ring, requests_per_minute=1)
-    assert [mine.get("/v1/jobs").status_code for _ in range(3)] == [200, 200, 200]
+    secret = ring.create("limited", limits={"requests_per_minute": 1}).secret
+    with Proxy(settings.replay_url) as proxy:
+        app = create_app(settings.model_copy(update={"replay_url": proxy.url}), connections)
+        with Api(app, {"Authorization": f"Bearer {secret}"}) as mine:
+            proxy.away(True)
+            assert [mine.get("/v1/jobs").status_code for _ in range(3)] == [200, 200, 200]
+            proxy.away(False)
+            assert [mine.get("/v1/jobs").status_code for _ in range(2)] == [200, 429]
 
 
 def test_keys_with_odd_limits_are_not_made(client: Api) -> None:

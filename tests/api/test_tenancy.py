@@ -8,8 +8,9 @@ import pytest
 from fastapi import FastAPI
 
 from service.adaptations import AdaptationQueue
-from service.auth import FIRST, KeyRing
+from service.auth import KeyRing
 from service.connection import Connections
+from service.identity import FIRST
 from service.jobs import JobStore
 from service.models import ModelStore
 from service.sweeps import SweepStore

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from service import keys
-from service.auth import FIRST, KeyRing
+from service.auth import KeyRing
 from service.connection import Connections
 from service.fleet import Fleet
+from service.identity import FIRST
 from tests.support.clock import FakeClock
 from warploom.errors import InvalidInput
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from service import keys
-from service.auth import FIRST, KeyRing
+from service.auth import KeyRing
 from service.connection import Connections
+from service.identity import FIRST
 from service.tenancy import Caller
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, InvalidInput, NotFound, Unauthenticated

@@ -125,9 +125,9 @@ def test_an_adaptation_from_request_to_answer(api: Connections, workers: Connect
     answering.renew("a")
     assert answering.finish([Outcome(got, b"done")]) == [True]
     assert asking.wait(request.id, 5) == b"done"
-    answering.keep(request.id, {"model": "m"}, b"weights", content="c")
-    assert asking.kept(request.id)[1] == b"weights"
-    asking.forget(request.id)
+    answering.kept.keep(request.id, {"model": "m"}, b"weights", content="c")
+    assert asking.kept.get(request.id)[1] == b"weights"
+    asking.kept.forget(request.id)
 
 
 def test_keys_are_the_apis_alone(api: Connections, workers: Connections) -> None:
