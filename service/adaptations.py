@@ -245,16 +245,22 @@ class AdaptationQueue:
             NotFound: no such request.
             WarploomError: the failure, as the class it was raised with.
         """
-        found = self._replay.execute_command("XRANGE", reply_key(request_id), "-", "+", "COUNT", 1)
+        found = self._answer_to(request_id)
+        if not found:
+            start = self._replay.execute_command("GETRANGE", keys.payload(request_id), 0, LONGEST_NAME)
+            model, answer = start.partition(b"\n")[0], None
+            # An answer takes the payload away; it may have come since the first look.
+            found = [] if start else self._answer_to(request_id)
         if found:
             fields = found[0][1]
             model, answer = fields[b"model"], fields[b"reply"]
-        else:
-            start = self._replay.execute_command("GETRANGE", keys.payload(request_id), 0, LONGEST_NAME)
-            model, answer = start.partition(b"\n")[0], None
         if not model or self.kept.visible({"model": model.decode()}) is None:
             raise self.kept.missing(request_id)
         return None if answer is None else parse_reply(answer)
+
+    def _answer_to(self, request_id: str) -> Sequence[Entry]:
+        found: list[Entry] = self._replay.execute_command("XRANGE", reply_key(request_id), "-", "+", "COUNT", 1)
+        return found
 
     def _need_group(self) -> None:
         try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from service import keys
-from service.adaptations import AdaptationQueue, AdaptationRequest, Outcome
+from service.adaptations import BLOCK_MS, AdaptationQueue, AdaptationRequest, Outcome
 from service.connection import Connections
 from tests.support.waiting import wait_until
 from warploom.errors import InvalidInput, NotFound, TimedOut, Unauthenticated, Unavailable
@@ -106,9 +107,28 @@ def test_a_request_whose_payload_is_gone_is_answered(queue: AdaptationQueue, con
         queue.wait(asked.id, 1)
 
 
+def test_an_answer_that_comes_between_two_looks_is_seen(
+    queue: AdaptationQueue, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request()
+    queue.submit(asked)
+    (read,) = queue.read("a", 1, 0)
+    look = connections.replay.execute_command
+
+    def answered_meanwhile(*command: Any) -> Any:
+        if command[0] == "GETRANGE":
+            queue.answer(read, b"ok")
+        return look(*command)
+
+    monkeypatch.setattr(connections.replay, "execute_command", answered_meanwhile)
+    assert queue.reply(asked.id) == b"ok"
+
+
 def test_the_wait_ends_in_time(queue: AdaptationQueue) -> None:
-    with pytest.raises(TimedOut):
+    begin = time.monotonic()
+    with pytest.raises(TimedOut, match=r"adapt_unknown within 0.05 seconds"):
         queue.wait("adapt_unknown", 0.05)
+    assert 0.05 <= time.monotonic() - begin < BLOCK_MS / 1000
 
 
 def test_waiting_and_reading_block_until_something_comes(queue: AdaptationQueue) -> None:

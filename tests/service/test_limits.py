@@ -64,7 +64,11 @@ def test_a_limit_of_nothing_lets_nothing_through(connections: Connections) -> No
 def test_keys_have_buckets_of_their_own(limiter: Limiter, connections: Connections, clock: FakeClock) -> None:
     limiter.take(requests_per_minute=6)
     other = resolved(Settings(), Caller("key_" + "b" * 20, limits={"requests_per_minute": 1}))
-    Limiter(connections, other, clock=clock).take(requests_per_minute=1)
+    others = Limiter(connections, other, clock=clock)
+    others.take(requests_per_minute=1)
+    for full in (limiter, others):
+        with pytest.raises(RateLimited):
+            full.take(requests_per_minute=1)
 
 
 def test_a_key_has_only_so_many_jobs_that_have_not_ended(connections: Connections, spec: JobSpec) -> None:
