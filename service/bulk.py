@@ -6,6 +6,7 @@ megabytes is several times slower than the socket.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 from redis._parsers.resp2 import _RESP2Parser
@@ -23,18 +24,19 @@ class _BulkBuffer(SocketBuffer):
     def read(self, length: int, timeout: Any = SENTINEL) -> bytes:
         if length < LARGE_BYTES or timeout is not SENTINEL:
             return bytes(super().read(length, timeout))
-        value = bytearray(length + 2)  # with the end of line
-        view = memoryview(value)
-        filled = self._buffer.readinto(view)
-        try:
-            while filled < len(view):
-                got = self._sock.recv_into(view[filled:])
-                if not got:
-                    raise RedisConnectionError(SERVER_CLOSED_CONNECTION_ERROR)
-                filled += got
-        except TimeoutError:
-            raise RedisTimeoutError("Timeout reading from socket") from None
-        return bytes(view[:-2])
+        value = BytesIO(bytes(length))  # gives its bytes away without a copy
+        with value.getbuffer() as view:
+            filled = self._buffer.readinto(view)
+            try:
+                while filled < length:
+                    got = self._sock.recv_into(view[filled:])
+                    if not got:
+                        raise RedisConnectionError(SERVER_CLOSED_CONNECTION_ERROR)
+                    filled += got
+            except TimeoutError:
+                raise RedisTimeoutError("Timeout reading from socket") from None
+        super().read(0)  # the end of line
+        return value.getvalue()
 
 
 class BulkParser(_RESP2Parser):

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from service import keys
 from service.connection import Connections
@@ -162,11 +162,11 @@ class RedisReplay:
         plan = self._plan
         rate = plan.samples_per_insert
         for _ in range(TRIES):
-            word, *flat = self._run("candidates", plan.need(n), plan.max_staleness, rate)
+            word, *found = self._run("candidates", plan.need(n), plan.max_staleness, rate)
             self._need_buffer(word)
             if word == "none":
                 return None
-            version, epoch, stored = int(flat[0]), int(flat[1]), _stored(flat[2:])
+            version, epoch, stored = int(found[0]), int(found[1]), _Listed(found[2])
             picks, epoch = choose(plan.sampler, stored, n, seed=seed, version=version, epoch=epoch)
             units = self._read([(pick.stored.unit, pick.stored.version, pick.stored.parts) for pick in picks])
             counted = [value for pick in picks for value in self._counted(pick)]
@@ -329,8 +329,30 @@ def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
 
 def _stored(flat: Sequence[bytes]) -> list[Stored]:
     """Units and their entries, as the scripts write them."""
-    found = []
-    for unit, entry in zip(flat[::2], flat[1::2], strict=True):
-        version, parts, _, _, uses, priority, epoch = entry.split(b" ")
-        found.append(Stored(int(unit), int(version), int(parts), int(uses), float(priority), int(epoch)))
-    return found
+    return [_read_entry(unit, *entry.split(b" ")) for unit, entry in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _read_entry(*words: bytes) -> Stored:
+    unit, version, parts, _, _, uses, priority, epoch = words
+    return Stored(int(unit), int(version), int(parts), int(uses), float(priority), int(epoch))
+
+
+class _Listed(Sequence[Stored]):
+    """Units and their entries, one on a line, of which most samplers look at few."""
+
+    def __init__(self, text: bytes) -> None:
+        self._lines = text.split(b"\n")
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Stored: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Stored]: ...
+
+    def __getitem__(self, index: int | slice) -> Stored | list[Stored]:
+        if isinstance(index, slice):
+            return [_read_entry(*line.split(b" ")) for line in self._lines[index]]
+        return _read_entry(*self._lines[index].split(b" "))

@@ -9,11 +9,12 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from service.connection import RoleClient
+from service.connection import Arg, RoleClient, packed
+
+__all__ = ["FOLDER", "PRELUDE", "Arg", "Script"]
 
 FOLDER = Path(__file__).parent
 PRELUDE = "_prelude.lua"
-Arg = str | bytes | int | float
 
 
 class Script:
@@ -56,23 +57,17 @@ class Script:
         return found
 
     def after(
-        self, client: RoleClient, first: Sequence[Sequence[Any]], keys: Sequence[str], args: Sequence[Arg]
+        self, client: RoleClient, first: Sequence[Sequence[Arg]], keys: Sequence[str], args: Sequence[Arg]
     ) -> Any:
         """Run the commands `first`, whose failures are not looked at, and then this script, in one round trip."""
-        with client.translated(), client.pipeline(transaction=False) as pipe:
-            for command in (*first, self.command(keys, args)):
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-            answer = pipe.execute(raise_on_error=False)[-1]
-            if not isinstance(answer, Exception):
-                return answer
-            if not isinstance(answer, NoScriptError):
+        answer = client.exchange(packed([*first, self.command(keys, args)]), len(first) + 1)[-1]
+        if isinstance(answer, NoScriptError):
+            return client.execute_command("EVAL", self.text, len(keys), *keys, *args)
+        if isinstance(answer, Exception):
+            with client.translated():
                 raise answer
-        return self(client, keys, args)
+        return answer
 
     def __call__(self, client: RoleClient, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Run it on `client`."""
-        rest = (len(keys), *keys, *args)
-        try:
-            return client.execute_command("EVALSHA", self.sha, *rest)
-        except NoScriptError:
-            return client.execute_command("EVAL", self.text, *rest)
+        return self.after(client, (), keys, args)

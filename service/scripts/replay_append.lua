@@ -6,7 +6,9 @@
 -- Returns {'ok', 'accepted' | 'duplicate' | 'wait' for each…} (a wait is the last that was tried),
 -- {'mismatch', parts}, {'fenced'}, {'lost'}.
 local unit, parts, version = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local entry, claimed, current, changed
+local entry, known, claimed, current -- of the unit; known: it is in UNITS
+local bytes, units -- what is stored in all, once looked up
+local changed, added = false, 0 -- whether anything is stored, and bytes that STATE does not count yet
 
 -- Not there: the server had no memory for it (and has none for a count), or it took a minute to come here.
 local function arrived(sent, size) return size > 0 or redis.call('EXISTS', sent) == 1 end
@@ -25,19 +27,22 @@ local function wanted()
   return false
 end
 
+local function look() bytes, units = number('bytes') + added, redis.call('HLEN', UNITS) end
+
 -- Whether so many bytes fit, once the oldest were dropped where the plan says so.
 local function room(size)
   local most = tonumber(ARGV[10])
-  while true do
-    local units = redis.call('HLEN', UNITS) + 1 - redis.call('HEXISTS', UNITS, unit)
-    if number('bytes') + size <= tonumber(ARGV[9]) and not (most and units > most) then return true end
+  if not bytes then look() end
+  while bytes + size > tonumber(ARGV[9]) or (most and units + (known and 0 or 1) > most) do
     local oldest = ARGV[11] == '1' and redis.call('ZRANGE', READY, 0, 0)[1]
     if not oldest then return false end
     local old = read_unit(oldest)
     drop_unit(oldest, old)
     redis.call('HINCRBYFLOAT', STATE, 'returned', string.format('%.12f', 1 - old.uses / tonumber(ARGV[14])))
     count('evicted')
+    look()
   end
+  return true
 end
 
 local function store(part, sent)
@@ -46,7 +51,7 @@ local function store(part, sent)
   if not wanted() then return 'duplicate' end
   if entry and version > entry.version then
     drop_unit(unit, entry)
-    entry = nil
+    entry, known, bytes = nil, false, nil
   end
   local place = chunk_prefix .. unit .. ':' .. part
   if entry and redis.call('EXISTS', place) == 1 then return 'duplicate' end
@@ -59,7 +64,7 @@ local function store(part, sent)
   entry = entry or { version = version, parts = parts, got = 0, bytes = 0, uses = 0, priority = ARGV[15], epoch = 0 }
   entry.got = entry.got + 1
   entry.bytes = entry.bytes + size
-  count('bytes', size)
+  added, bytes = added + size, bytes + size
   changed = true
   if entry.got == entry.parts then
     redis.call('ZADD', READY, unit, unit)
@@ -75,6 +80,7 @@ local function append()
   local refused = guard()
   if refused then return { refused } end
   current, entry, claimed = number('version'), read_unit(unit), redis.call('ZSCORE', CLAIMS, unit)
+  known = entry ~= nil
   if entry and entry.version == version and entry.parts ~= parts and wanted() then
     count('rejected')
     return { 'mismatch', whole(entry.parts) }
@@ -86,8 +92,11 @@ local function append()
     if word == 'duplicate' then count('duplicates') end
     if word == 'wait' then break end
   end
-  if changed and entry then write_unit(unit, entry) end
-  if changed then renew_lifetimes() end
+  if changed then
+    count('bytes', added)
+    write_unit(unit, entry)
+    renew_lifetimes()
+  end
   return reply
 end
 

@@ -4,18 +4,19 @@
 -- Returns {'ok'}, {'changed'} (a unit is not there any more: nothing counted), {'fenced'}, {'lost'}.
 local refused = guard()
 if refused then return { refused } end
-local chosen = {}
+local chosen, drawn = {}, (#ARGV - 8) / 4
 for i = 9, #ARGV, 4 do
   local entry = read_unit(ARGV[i])
   if not entry or entry.got < entry.parts or entry.version ~= tonumber(ARGV[i + 1]) then return { 'changed' } end
   chosen[ARGV[i]] = entry
 end
+-- Counted first: a unit that leaves takes its uses along.
+count('used', drawn)
+count('sampled', drawn)
 for i = 9, #ARGV, 4 do
   local entry = chosen[ARGV[i]]
   entry.uses = entry.uses + 1
   entry.epoch = tonumber(ARGV[i + 3])
-  count('used')
-  count('sampled')
   if entry.uses == tonumber(ARGV[i + 2]) then
     drop_unit(ARGV[i], entry)
     count('left')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -100,6 +101,17 @@ def test_damaged_bytes_never_pass_and_never_crash(data):
     for damaged in (blob[:cut], bytes(flipped), blob + b"x", data.draw(st.binary(max_size=200))):
         with pytest.raises(WireError):
             unpack_experiences([damaged])
+
+
+def test_a_body_whose_parts_were_lost_or_moved_never_passes():
+    blob = chunks.encode({}, {"a": np.random.default_rng(0).standard_normal(5000)})
+    start = len(blob) - 40_000
+    rows = [blob[i : i + chunks.ROW] for i in range(start, len(blob), chunks.ROW)]
+    moved = [[rows[1], rows[0], *rows[2:]], [rows[0], rows[0], *rows[2:]], [bytes(chunks.ROW), *rows[1:]], rows[:-1]]
+    assert chunks.decode(blob[:start] + b"".join(rows))
+    for damaged in moved:
+        with pytest.raises(WireError, match="checksum"):
+            chunks.decode(blob[:start] + b"".join(damaged))
 
 
 @pytest.mark.parametrize("way", WAYS)

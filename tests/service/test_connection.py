@@ -12,7 +12,7 @@ import redis
 import structlog
 from pydantic import SecretStr, ValidationError
 
-from service.connection import Connections, connect, without_password
+from service.connection import Connections, connect, packed, without_password
 from service.jobs import JobStore
 from service.observability import configure_logging
 from service.processes import free_port
@@ -57,6 +57,31 @@ def test_a_full_server_is_unavailable(connections: Connections, spec: JobSpec) -
     finally:
         connections.state.config_set("maxmemory", 0)
     assert jobs.list().data == []
+
+
+def test_commands_travel_as_bytes_and_large_values_come_back_whole(connections: Connections) -> None:
+    blob = bytes(range(256)) * 12_000
+    commands = [
+        ("SET", "wl:a", blob, "EX", 10),
+        ("INCR", "wl:a"),
+        ("SET", "wl:b", "\u00e9", "EX", 10),
+        ("SET", "wl:c", 1.5, "EX", 10),
+        ("MGET", "wl:a", "wl:b", "wl:none", "wl:c", "wl:a"),
+    ]
+    said = connections.replay.exchange(packed(commands), len(commands))
+    assert isinstance(said[1], redis.ResponseError), "and the answers after it are in their places"
+    assert [said[0], *said[2:4]] == [b"OK"] * 3
+    assert said[4] == [blob, "\u00e9".encode(), None, b"1.5", blob]
+    assert connections.replay.get_many(["wl:a", "wl:b"] * 4) == [blob, "\u00e9".encode()] * 4
+    assert connections.replay.get_many(["wl:a", "wl:none"]) is None
+    connections.replay.flushall()
+
+
+def test_a_broken_connection_is_made_anew(connections: Connections, redis_settings: Settings) -> None:
+    assert connections.replay.exchange(packed([("PING",)]), 1) == [b"PONG"]
+    with redis.Redis.from_url(redis_settings.replay_url) as other:
+        other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert connections.replay.exchange(packed([("PING",)]), 1) == [b"PONG"]
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.lua")), ids=lambda path: path.name)
