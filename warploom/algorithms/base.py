@@ -17,7 +17,7 @@ from torch import Tensor
 from warploom.algorithms.configs.base import InnerLoopConfig
 from warploom.errors import UnfitPair
 from warploom.functional import batch_stats, forward, over_tasks, vectorises
-from warploom.inner import InnerStep, Stats, SupportBatches, descend
+from warploom.inner import InnerStep, Precondition, Stats, SupportBatches, descend
 from warploom.models.base import Model
 from warploom.optim.base import Settings
 from warploom.optim.build import build_optimiser
@@ -196,6 +196,7 @@ class Algorithm(ABC, Generic[ConfigT]):
         steps: int | None,
         lr: float | Sequence[float] | None,
     ) -> Iterator[InnerStep]:
+        precondition = self.precondition(meta)
         return descend(
             self,
             meta.params,
@@ -204,8 +205,13 @@ class Algorithm(ABC, Generic[ConfigT]):
             lr=self.config.inner_lr if lr is None else lr,
             stats=self.path_stats(meta),
             tasks=tasks.count,
-            vectorise=self._vectorise(tasks.support_x),
+            vectorise=precondition is None and self._vectorise(tasks.support_x),
+            precondition=precondition,
         )
+
+    def precondition(self, meta: MetaState) -> Precondition | None:  # noqa: ARG002
+        """What the inner optimiser gets in place of the gradient; None for the gradient itself."""
+        return None
 
     def given_stats(self, meta: MetaState) -> Tensors:
         """Statistics of batch normalisation that hold while a task adapts: the running ones, or none."""

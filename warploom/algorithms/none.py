@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from warploom.algorithms.base import Algorithm
 from warploom.algorithms.configs.none import NoMetaConfig
-from warploom.inner import InnerStep, SupportBatches, descend
+from warploom.inner import Precondition
 from warploom.optim.kfac import natural_gradient
 from warploom.outer import Outer
 from warploom.types import Experience, Gradient, MetaState, Tasks, Tensors
@@ -43,30 +43,14 @@ class NoMeta(Algorithm[NoMetaConfig]):
         """Nothing moves."""
         return Outer("sgd", {})
 
-    def _path(
-        self,
-        meta: MetaState,
-        tasks: Tasks,
-        batches: SupportBatches,
-        steps: int | None,
-        lr: float | Sequence[float] | None,
-    ) -> Iterator[InnerStep]:
+    def precondition(self, meta: MetaState) -> Precondition | None:
+        """F⁻¹∇L where the config names a Fisher matrix."""
         rule = self.config.preconditioner
         if rule is None:
-            return super()._path(meta, tasks, batches, steps, lr)
+            return None
         fixed, stats = self.fixed(meta.params), self.given_stats(meta)
 
-        def precondition(theta: Tensors, gradient: Tensors, x_B: Tensor, y_B: Tensor) -> Tensors:
+        def natural(theta: Tensors, gradient: Tensors, x_B: Tensor, y_B: Tensor) -> Tensors:
             return natural_gradient(self.model, rule, {**fixed, **theta}, gradient, x_B, y_B, stats)
 
-        return descend(
-            self,
-            meta.params,
-            batches,
-            steps=self.config.inner_steps if steps is None else steps,
-            lr=self.config.inner_lr if lr is None else lr,
-            stats=stats,
-            tasks=tasks.count,
-            vectorise=False,
-            precondition=precondition,
-        )
+        return natural
