@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from warploom.build import build
 from warploom.errors import InvalidInput, UnfitPair
+from warploom.functional import forward
 from warploom.models.configs.conv4 import Conv4Config, WarpConv4Config
 from warploom.models.configs.mlp import MLPConfig, WarpMLPConfig
 from warploom.models.conv4 import build_conv4, build_warp_conv4
@@ -52,6 +53,19 @@ def test_film_starts_as_the_identity(residual):
     vector = build_warp_mlp(WarpMLPConfig(hidden=(3,), **options), SinusoidConfig()).module.warp0
     for warp, h in ((image, torch.randn(2, 3, 4, 4)), (vector, torch.randn(2, 3))):
         torch.testing.assert_close(warp(h), h)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"warp_kernel": 1, "warp_layers": 2}, {"warp_residual": True}, {"warp_activation": "relu"}]
+)
+def test_convolutions_can_start_as_the_identity(options):
+    config = WarpConv4Config(layers=2, filters=3, warp_init="identity", **options)
+    warped, plain = build_warp_conv4(config, IMAGES), build_conv4(Conv4Config(layers=2, filters=3), IMAGES)
+    images, params = torch.randn(4, 1, 8, 8), warped.initial(0)
+    shared = {name: params[name] for name in plain.roles}
+    torch.testing.assert_close(forward(warped, params, images, {}), forward(plain, shared, images, {}))
+    with pytest.raises(ValueError, match="gate"):
+        WarpConv4Config(warp_init="identity", warp_kind="gate")
 
 
 def test_a_gate_is_a_product_of_the_same_activations():

@@ -56,7 +56,10 @@ class ConvWarp(nn.Module):
         if config.warp_kind == "film":
             self.body = Scaling(width, config.warp_residual)
         else:
-            self.body = nn.Sequential(nn.Conv2d(width, width, kernel, padding=kernel // 2))
+            conv = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+            if config.warp_init == "identity":
+                _identity(conv, config.warp_residual)
+            self.body = nn.Sequential(conv)
         self.gate = config.warp_kind == "gate"
         self.act = activation(act or "sigmoid") if act or self.gate else nn.Identity()
         self.residual = config.warp_residual
@@ -71,6 +74,13 @@ class ConvWarp(nn.Module):
         if self.residual:
             warped = self.norm_out(h_BCHW + warped)
         return warped
+
+
+def _identity(conv: nn.Conv2d, residual: bool) -> None:
+    """h ↦ h, or h ↦ 0 where the input is added behind it."""
+    (nn.init.zeros_ if residual else nn.init.dirac_)(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
 
 
 def _warp(config: WarpConv4Config) -> nn.Module:

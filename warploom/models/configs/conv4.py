@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import prod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from warploom.configs import Role
 from warploom.models.configs.base import WARPED, Activation, NormConfig, PatternConfig, convolution, linear, scaled
@@ -87,7 +87,18 @@ class WarpConv4Config(Conv4Config):
     warp_residual: bool = Field(
         False, description="add the warp layer's input to its output, and normalise the sum too"
     )
+    warp_init: Literal["random", "identity"] = Field(
+        "random",
+        description="how the warp's convolutions start: random, as the net's others do; identity, so that the warped "
+        "net starts as the plain one",
+    )
     warp_final_head: bool = Field(False, description="an adaptable linear layer, then a warp layer to the classes")
+
+    @model_validator(mode="after")
+    def _gates_are_no_identity(self) -> Self:
+        if self.warp_init == "identity" and self.warp_kind == "gate":
+            raise ValueError("a gate cannot start as the identity: set warp_init to random, or another warp_kind")
+        return self
 
     def parameters(self) -> list[str]:
         """The blocks' own parameters, and the adaptable part of the head; the warp layers' need no pattern."""
