@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Any
+from collections.abc import Mapping
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
 from service import keys
 from service.adaptations import AdaptationQueue, AdaptationRequest, parse_reply
-from service.trips import Trips
+from service.trips import Trips, connection
 from warploom.errors import TimedOut, Unavailable
 
-# A wait is cut into slices so that a stopping server gets away from it.
+# One wait for answers; a server that does not say by PATIENCE_S that there are none is away.
 SLICE_MS = 1000
+PATIENCE_S = 10.0
 COUNT = 500
-# Answers that were read are trimmed from the stream when so many have come.
+# Answers that were read are taken from the stream when so many have come, or when there is time.
 TRIM_EVERY = 64
 RETRY_S = 0.5
 
@@ -42,10 +42,7 @@ class Mailbox:
 
     def open(self) -> None:
         """Start to send and to read; within the running event loop."""
-        # Without a socket timeout: a blocking read is bounded by its own.
-        self._redis: Any = redis.asyncio.Redis.from_url(
-            self._url, socket_connect_timeout=5, socket_timeout=None, protocol=2
-        )
+        self._connection = connection(self._url)
         self._trips.open()
         self._reader = asyncio.create_task(self._read())
 
@@ -57,7 +54,7 @@ class Mailbox:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Unavailable("this server is stopping; try again"))
-        await self._redis.aclose()
+        await self._connection.disconnect()
 
     async def submit(self, queue: AdaptationQueue, request: AdaptationRequest) -> bool:
         """Hand a request to the adapters; False when it was there already. Raises as `AdaptationQueue.submit` does."""
@@ -83,20 +80,31 @@ class Mailbox:
             self._waiting.pop(request.id, None)
 
     async def _read(self) -> None:
-        cursor, untrimmed = b"0-0", 0
+        cursor, read = b"0-0", []
         while True:
             try:
-                answer = await self._redis.xread({self.address: cursor}, count=COUNT, block=SLICE_MS)
-                entries = [entry for _, found in answer or () for entry in found]
+                entries = await self._entries(cursor)
                 for entry_id, fields in entries:
                     cursor = entry_id
-                    waiting = self._waiting.get(fields[b"id"].decode())
-                    if waiting is not None and not waiting.done():
-                        waiting.set_result(fields[b"reply"])
-                untrimmed += len(entries)
-                if untrimmed >= TRIM_EVERY or (untrimmed and not entries):
-                    await self._redis.xtrim(self.address, minid=cursor, approximate=False)
-                    untrimmed = 0
-            except (RedisError, OSError):
+                    read.append(entry_id)
+                    self._hand_out(dict(zip(fields[::2], fields[1::2], strict=True)))
+                if len(read) >= TRIM_EVERY or (read and not entries):
+                    await self._trips.run("XDEL", self.address, *read)
+                    read.clear()
+            except (RedisError, OSError, Unavailable):
                 # Answers wait in the stream; whoever runs out of time says so.
+                await self._connection.disconnect(nowait=True)
                 await asyncio.sleep(RETRY_S)
+
+    async def _entries(self, cursor: bytes) -> list[tuple[bytes, list[bytes]]]:
+        """What came after `cursor`; waits a while for something."""
+        command = ("XREAD", "COUNT", COUNT, "BLOCK", SLICE_MS, "STREAMS", self.address, cursor)
+        async with asyncio.timeout(PATIENCE_S):
+            await self._connection.send_command(*command, check_health=False)
+            found = await self._connection.read_response()
+        return [entry for _, entries in found or () for entry in entries]
+
+    def _hand_out(self, fields: Mapping[bytes, bytes]) -> None:
+        waiting = self._waiting.get(fields[b"id"].decode())
+        if waiting is not None and not waiting.done():
+            waiting.set_result(fields[b"reply"])

@@ -7,7 +7,8 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from typing import Literal
 
 from redis.exceptions import ResponseError
@@ -27,7 +28,8 @@ MOST_WAITING = 10_000
 BLOCK_MS = 2000  # longest single wait, below the socket's timeout
 ORPHANS_EVERY_S = 1.0
 SILENT_MS = 5000  # a live adapter renews its requests every second
-LARGE_BYTES = 2**20  # beyond it a payload is read in pieces
+INLINE_BYTES = 2**14  # up to it a payload travels in the stream, which saves a round trip
+LARGE_BYTES = 2**20  # beyond it a payload is read by itself
 LONGEST_NAME = 1000  # bytes of a model's full name, more than it can have
 BRIEF_TTL_S = 120  # of an answer that one caller waits for
 GOOD, BAD = b"+", b"-"
@@ -76,7 +78,9 @@ class AdaptationRequest:
     content: str = ""
     fingerprint: str = ""
     warnings: list[str] = field(default_factory=list)
-    entry: str = field(default="", compare=False, repr=False)  # of the stream; set by `AdaptationQueue.read`
+    # Set by `AdaptationQueue.read`: the stream's entry, and the adaptation that a request of equal content made before.
+    entry: str = field(default="", compare=False, repr=False)
+    before: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,9 @@ class Outcome:
     request: AdaptationRequest
     said: bytes | WarploomError
     kept: Kept | None = None
+
+
+_TOLD = [one.name for one in fields_of(AdaptationRequest) if one.name not in ("payload", "entry", "before")]
 
 
 class AdaptationQueue:
@@ -144,16 +151,17 @@ class AdaptationQueue:
         return _taken(int(await replay.script(_submit, *self._submission(request))))
 
     def _submission(self, request: AdaptationRequest) -> tuple[list[str], list[Arg]]:
-        told = {name: value for name, value in asdict(request).items() if name not in ("payload", "entry")}
+        told = {name: getattr(request, name) for name in _TOLD}
         if self._caller is not None:
             told["model"] = full_name(self._caller.tenant, request.model)
-        payload = f"{told['model']}\n".encode() + request.payload
-        told["bytes"] = len(payload)
+        told["bytes"] = len(request.payload)
         lifetime_ms = max(1, round((request.deadline - time.time() + keys.REPLY_TTL_S) * 1000))
         once = keys.fingerprint(request.id) if request.fingerprint else ""
-        where = [keys.REQUESTS, keys.payload(request.id), reply_key(request.id), once]
-        what: list[Arg] = [json.dumps(told), payload, lifetime_ms, self._most_waiting, request.fingerprint]
-        return where, [*what, (lifetime_ms + self._life_ms(request)) // 1000]
+        same = keys.same(request.content) if request.content else ""
+        where = [keys.REQUESTS, keys.payload(request.id), reply_key(request.id), once, same]
+        what: list[Arg] = [json.dumps(told), told["model"], request.payload, lifetime_ms, self._most_waiting]
+        once_s = (lifetime_ms + self._life_ms(request)) // 1000
+        return where, [*what, request.fingerprint, once_s, INLINE_BYTES]
 
     def read(self, consumer: str, count: int, block_ms: int, *, idle_ms: int | None = None) -> list[AdaptationRequest]:
         """Up to `count` requests for this consumer; those of consumers that went silent come first.
@@ -288,20 +296,27 @@ class AdaptationQueue:
         return [entry for entries in dict(found or {}).values() for entry in entries]
 
     def _requests(self, entries: Sequence[Entry]) -> list[AdaptationRequest]:
-        told = [(entry.decode(), json.loads(fields[b"request"])) for entry, fields in entries]
-        sizes = [about.pop("bytes") for _, about in told]
-        small = [about["id"] for (_, about), size in zip(told, sizes, strict=True) if size <= LARGE_BYTES]
-        blobs = self._replay.execute_command("MGET", *map(keys.payload, small)) if small else []
-        found = dict(zip(small, blobs, strict=True))
+        told = [(entry.decode(), fields, json.loads(fields[b"request"])) for entry, fields in entries]
+        apart = [(about["id"], about.pop("bytes")) for _, fields, about in told if b"payload" not in fields]
+        found = self._payloads(apart)
         requests: list[AdaptationRequest] = []
         late: list[AdaptationRequest] = []
-        for entry, about in told:
-            name = about["id"]
-            payload = found[name] if name in found else self._replay.get_large(keys.payload(name))
-            request = AdaptationRequest(**about, payload=(payload or b"").partition(b"\n")[2], entry=entry)
+        for entry, fields, about in told:
+            about.pop("bytes", None)
+            payload = fields.get(b"payload", found.get(about["id"]))
+            before = fields.get(b"before", b"").decode()
+            request = AdaptationRequest(**about, payload=payload or b"", entry=entry, before=before)
             (late if payload is None or request.deadline < time.time() else requests).append(request)
         self.finish([Outcome(one, TimedOut(f"{one.id} was not begun before its deadline")) for one in late])
         return requests
+
+    def _payloads(self, sizes: Sequence[tuple[str, int]]) -> dict[str, bytes | None]:
+        """The payloads of requests that are too large for the stream, by id; None for one that is gone."""
+        small = [name for name, size in sizes if size <= LARGE_BYTES]
+        blobs = self._replay.execute_command("MGET", *map(keys.payload, small)) if small else []
+        found = dict(zip(small, blobs, strict=True))
+        found |= {name: self._replay.get_large(keys.payload(name)) for name, size in sizes if size > LARGE_BYTES}
+        return {name: None if blob is None else blob.partition(b"\n")[2] for name, blob in found.items()}
 
 
 def _taken(code: int) -> bool:

@@ -92,13 +92,6 @@ class KeptStore:
             found = pipe.execute() if adaptation_ids else []
         return [None if info is None else (json.loads(info), blob) for info, blob in found]
 
-    def made_before(self, contents: Sequence[str]) -> list[str | None]:
-        """The adaptations that requests of these contents made; None where there is none, or was once."""
-        if not any(contents):
-            return [None] * len(contents)
-        found = self._replay.execute_command("MGET", *map(keys.same, contents))
-        return [name.decode() if name else None for name in found]
-
     def missing(self, adaptation_id: str) -> NotFound:
         """The error that says there is no adaptation of this id."""
         return NotFound(

@@ -42,7 +42,7 @@ Replay server (keys of one job share a hash tag)
 | wl:replay:{id}:w:<t>    | string | replay               | 1 minute  | a chunk on its way to its place           |
 | wl:replay:{id}:m:<v>    | string | replay               | 7 days    | meta-state of version v                   |
 | wl:adapt:requests       | stream | adaptations          | permanent | waiting requests; entries leave on answer |
-| wl:adapt:payload:<id>   | string | adaptations          | deadline  | model, newline, the request's blob        |
+| wl:adapt:payload:<id>   | string | adaptations          | deadline  | model, newline, the blob if it is large   |
 | wl:adapt:once:<id>      | string | adaptations          | setting   | what a caller's own key stands for        |
 | wl:adapt:reply:<id>     | stream | adaptations          | setting   | its answer, the only entry                |
 | wl:adapt:inbox:<api>    | stream | adaptations          | 10 min *  | answers for one API process               |

@@ -49,9 +49,7 @@ class Trips:
 
     def open(self) -> None:
         """Begin; within the event loop that all commands will come from."""
-        options = {"socket_connect_timeout": 5, "socket_timeout": None, "protocol": 2, "parser_class": _Parser}
-        pool: Any = redis.asyncio.ConnectionPool.from_url(self._url, **options)
-        self._connection = pool.make_connection()
+        self._connection = connection(self._url)
         self._some = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -120,6 +118,16 @@ class Trips:
         if not isinstance(error, RedisError | OSError):
             return error
         return unavailable(self._label, without_password(self._url), error) or error
+
+
+def connection(url: str) -> Any:
+    """One asynchronous connection, without the driver's pool and repeats, which take longer than a small command.
+
+    It has no timeout of its own.
+    """
+    options = {"socket_connect_timeout": 5, "socket_timeout": None, "protocol": 2, "parser_class": _Parser}
+    pool: Any = redis.asyncio.ConnectionPool.from_url(url, **options)
+    return pool.make_connection()
 
 
 class _Parser(_AsyncRESP2Parser):

@@ -90,12 +90,11 @@ class Adapter:
 
     def _known(self, requests: Sequence[AdaptationRequest]) -> tuple[list[AdaptationRequest], list[Again]]:
         """Those that need an adaptation, and those for whose content or id there is one."""
-        made = self._queue.kept.made_before([request.content for request in requests])
-        names = [request.adaptation or before for request, before in zip(requests, made, strict=True)]
+        names = [request.adaptation or request.before for request in requests]
         kept = dict(zip(filter(None, names), self._queue.kept.get_many([n for n in names if n]), strict=True))
         fresh, again = [], []
         for request, name in zip(requests, names, strict=True):
-            found = kept.get(name) if name else None
+            found = kept.get(name)
             if found is not None:
                 again.append((request, Kept(*found)))
             elif request.op == "predict":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service import keys
-from service.adaptations import BLOCK_MS, AdaptationQueue, AdaptationRequest, Outcome
+from service.adaptations import BLOCK_MS, INLINE_BYTES, LARGE_BYTES, AdaptationQueue, AdaptationRequest, Outcome
 from service.connection import Connections
 from tests.support.waiting import wait_until
 from warploom.errors import InvalidInput, NotFound, TimedOut, Unauthenticated, Unavailable
@@ -35,8 +35,9 @@ def request(payload: bytes = b"support", wait_s: float = 60) -> AdaptationReques
     )
 
 
-def test_a_request_comes_through_whole_and_its_answer_back(queue: AdaptationQueue) -> None:
-    asked = request(bytes(3_000_000))
+@pytest.mark.parametrize("size", [0, INLINE_BYTES, INLINE_BYTES + 1, LARGE_BYTES + 1])
+def test_a_request_comes_through_whole_and_its_answer_back(queue: AdaptationQueue, size: int) -> None:
+    asked = request(bytes(size))
     queue.submit(asked)
     (got,) = queue.read("a", 8, 0)
     assert got == asked
@@ -99,7 +100,7 @@ def test_nobody_works_on_what_nobody_waits_for(queue: AdaptationQueue) -> None:
 
 
 def test_a_request_whose_payload_is_gone_is_answered(queue: AdaptationQueue, connections: Connections) -> None:
-    asked = request()
+    asked = request(bytes(INLINE_BYTES + 1))
     queue.submit(asked)
     connections.replay.delete(keys.payload(asked.id))
     assert queue.read("a", 8, 0) == []
@@ -216,7 +217,10 @@ def test_the_oldest_parameters_make_room(connections: Connections) -> None:
         assert queue.kept.keep(f"adapt_{i}", {}, bytes(900), content=f"c{i}") is True
     assert queue.kept.get_many([f"adapt_{i}" for i in range(4)])[:2] == [None, ({}, bytes(900))]
     assert queue.kept.books() == {"bytes": 3 * 902, "dropped": 1}
-    assert queue.kept.made_before(["c3", "", "c9"]) == ["adapt_3", None, None]
+    for content in ("c3", "", "c9", "c0"):
+        queue.submit(replace(request(), content=content))
+    before = [one.before for one in queue.read("a", 8, 0)]
+    assert before == ["adapt_3", "", "", "adapt_0"] and queue.kept.get_many(["adapt_0"]) == [None]
     queue.kept.forget("adapt_2")
     queue.kept.forget("adapt_2")
     assert queue.kept.books()["bytes"] == 2 * 902

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 
+from api.mailbox import TRIM_EVERY, Mailbox
 from service import scripts
 from service.adaptations import AdaptationQueue, AdaptationRequest, Outcome
 from service.auth import KeyRing
@@ -25,6 +28,7 @@ from service.models import ModelStore
 from service.processes import free_port, spawn
 from service.replay import RedisReplay
 from service.settings import Settings
+from tests.support.waiting import wait_until
 from warploom.replay import Chunk, ReplayPlan
 from warploom.spec import JobSpec
 
@@ -107,9 +111,8 @@ def test_replay_from_claim_to_sample(workers: Connections) -> None:
     assert replay.snapshot()
 
 
-def test_an_adaptation_from_request_to_answer(api: Connections, workers: Connections) -> None:
-    asking, answering = AdaptationQueue(api), AdaptationQueue(workers)
-    request = AdaptationRequest(
+def adapting() -> AdaptationRequest:
+    return AdaptationRequest(
         id=AdaptationQueue.new_id(),
         op="adapt",
         model="m",
@@ -120,6 +123,11 @@ def test_an_adaptation_from_request_to_answer(api: Connections, workers: Connect
         payload=b"support",
         deadline=time.time() + 60,
     )
+
+
+def test_an_adaptation_from_request_to_answer(api: Connections, workers: Connections) -> None:
+    asking, answering = AdaptationQueue(api), AdaptationQueue(workers)
+    request = adapting()
     asking.submit(request)
     (got,) = answering.read("a", 1, 0)
     answering.renew("a")
@@ -128,6 +136,28 @@ def test_an_adaptation_from_request_to_answer(api: Connections, workers: Connect
     answering.kept.keep(request.id, {"model": "m"}, b"weights", content="c")
     assert asking.kept.get(request.id)[1] == b"weights"
     asking.kept.forget(request.id)
+
+
+def test_the_mailbox_of_an_api_process(urls: dict[str, str], api: Connections, workers: Connections) -> None:
+    asking, answering, count = AdaptationQueue(api), AdaptationQueue(workers), 2 * TRIM_EVERY
+
+    async def ask() -> list[bytes | None]:
+        mailbox = Mailbox(urls["api"])
+        mailbox.open()
+        asked = [replace(adapting(), inbox=mailbox.address, seed=seed) for seed in range(count)]
+        waiting = [asyncio.create_task(mailbox.ask(asking, one, 20)) for one in asked]
+        await asyncio.to_thread(answer, count)
+        said = [await one for one in waiting]
+        await asyncio.to_thread(wait_until, lambda: not api.replay.xlen(mailbox.address), what="an empty inbox")
+        await mailbox.close()
+        return said
+
+    def answer(left: int) -> None:
+        while left:
+            got = answering.read("a", count, 1000)
+            left -= sum(answering.finish([Outcome(one, b"%d" % one.seed) for one in got]))
+
+    assert asyncio.run(ask()) == [b"%d" % seed for seed in range(count)]
 
 
 def test_keys_are_the_apis_alone(api: Connections, workers: Connections) -> None:
