@@ -69,17 +69,22 @@ async def predict(services: Services, adaptation_id: str, query: QueryInput) -> 
     kept = Adaptation.model_validate(await services.queue.kept.info(services.replay, adaptation_id))
     model, _ = await asyncio.gather(
         services.models.look_up(services.state, kept.model, kept.version),
-        count_rows(services, "predict_calls", query.x),
+        count_rows(services, "predict_calls", *_rows(query)),
     )
 
     def make() -> AdaptationRequest:
-        x = support.inputs(model, query.x, "/query/x", services.limits.most("support_rows"))
+        given = query.x if query.files is None else pictures.queries_of(model, query.files)
+        x = support.inputs(model, given, "/query/x", services.limits.most("support_rows"))
         return predict_request(services, model, kept.id, x)
 
     request = await off_loop(query.size, make)
     blob = await ask(services, request, Manner(timeout_s=services.settings.adapt_wait_s))
     assert blob is not None
     return await off_loop(len(blob), lambda: _prediction(model, decode("prediction", blob)[0]["outputs"]))
+
+
+def _rows(query: QueryInput) -> list[Any]:
+    return [query.x] if query.files is None else list(query.files.values())
 
 
 def look(services: Services, adaptation_id: str) -> Found:

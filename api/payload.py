@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import JSON, content_type, unsupported
 from api.errors import of_pydantic
-from api.pictures import MULTIPART, uploaded
+from api.pictures import MULTIPART, QUERY, uploaded
 from warploom.errors import InvalidInput, WireError
 from warploom.wire import read_npz
 
@@ -94,10 +94,17 @@ class AdaptInput(NamedTuple):
 
 
 class QueryInput(NamedTuple):
-    """Queries, not yet checked against the model, and the size of the body that they came in (bytes)."""
+    """Queries, from any form, not yet checked against the model.
+
+    Args:
+        x: as sent; empty where there are files.
+        size: of the body, in bytes.
+        files: picture files by the name of their field, which is `query`.
+    """
 
     x: Any
     size: int
+    files: Mapping[str, list[bytes]] | None = None
 
 
 async def adapt_input(request: Request, max_bytes: int) -> AdaptInput | list[AdaptInput]:
@@ -110,8 +117,7 @@ async def adapt_input(request: Request, max_bytes: int) -> AdaptInput | list[Ada
     kind = _media(request, JSON, *NPZ, MULTIPART)
     if kind == MULTIPART:
         files, fields = await uploaded(request)
-        size = sum(len(content) for contents in files.values() for content in contents)
-        return AdaptInput((), (), None, _options(fields), max(size, SMALL_BYTES + 1), files)
+        return AdaptInput((), (), None, _options(fields), _picture_bytes(files), files)
     body = await request.body()
     if kind == JSON:
         return _adapt_json(body) if len(body) <= SMALL_BYTES else await run_in_threadpool(_adapt_json, body)
@@ -120,11 +126,26 @@ async def adapt_input(request: Request, max_bytes: int) -> AdaptInput | list[Ada
 
 async def predict_input(request: Request, max_bytes: int) -> QueryInput:
     """The queries in the body of a predict request. Raises as `adapt_input` does."""
-    kind, body = _media(request, JSON, *NPZ), await request.body()
+    kind = _media(request, JSON, *NPZ, MULTIPART)
+    if kind == MULTIPART:
+        files, fields = await uploaded(request)
+        for name in (*fields, *files):
+            if name != QUERY or name in fields:
+                rule = f"files in fields named {QUERY}"
+                raise InvalidInput(f"/{name[:50]}: only {rule}", field=f"/{name[:50]}", rule=rule)
+        if not files:
+            raise InvalidInput(f"/{QUERY}: at least one file", field=f"/{QUERY}", rule="at least one file", value=0)
+        return QueryInput((), _picture_bytes(files), files)
+    body = await request.body()
     if kind == JSON:
         return QueryInput((await run_in_threadpool(_parse, PredictBody, body)).query.x, len(body))
     arrays = await run_in_threadpool(_unpack, body, max_bytes)
     return QueryInput(_named(arrays, "/query/x", "query_x", "x"), len(body))
+
+
+def _picture_bytes(files: Mapping[str, list[bytes]]) -> int:
+    """The size that stands for decoding them, which never is small work."""
+    return max(sum(len(content) for contents in files.values() for content in contents), SMALL_BYTES + 1)
 
 
 def _media(request: Request, *accepted: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
 
 from warploom.errors import InvalidInput
+from warploom.pictures import read_picture
 from warploom.records import Model
 
 MULTIPART = "multipart/form-data"
@@ -57,8 +58,12 @@ def task_of(model: Model, files: Mapping[str, list[bytes]]) -> tuple[NDArray[Any
     if not x:
         rule = "at least one file support[<class number>]"
         raise InvalidInput(f"/support: {rule}", field="/support", rule=rule, value=0)
-    queries = _inputs(model, QUERY, files[QUERY]) if QUERY in files else None
-    return np.stack(x), y, None if queries is None else np.stack(queries)
+    return np.stack(x), y, queries_of(model, files) if QUERY in files else None
+
+
+def queries_of(model: Model, files: Mapping[str, list[bytes]]) -> NDArray[Any]:
+    """Queries from files whose field is `query`. Raises InvalidInput as `task_of` does."""
+    return np.stack(_inputs(model, QUERY, files[QUERY]))
 
 
 def _inputs(model: Model, name: str, contents: Iterable[bytes]) -> list[NDArray[Any]]:
@@ -79,23 +84,9 @@ def _input(model: Model, pointer: str, content: bytes) -> NDArray[Any]:
 
 
 def _pixels(pointer: str, content: bytes, shape: tuple[int, ...], fit: str) -> NDArray[Any]:
-    from PIL import Image, ImageOps  # late: most processes of the API never see a picture
-
-    channels, height, width = shape
     rule = f"a PNG or JPEG file of 8 bits a channel and at most {MOST_PIXELS} pixels"
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
-            if file.width * file.height > MOST_PIXELS or file.mode.startswith(("I", "F")):
-                raise ValueError(f"{file.width} x {file.height}, mode {file.mode}")
-            picture = ImageOps.exif_transpose(file)
-            if picture.has_transparency_data:
-                clear = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-            picture = picture.convert("RGB" if channels == 3 else "L")
-        if picture.size != (width, height):
-            fitted = ImageOps.fit if fit == "crop" else Image.Image.resize
-            picture = fitted(picture, (width, height), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        return read_picture(io.BytesIO(content), shape, fit, formats=FORMATS, most_pixels=MOST_PIXELS)
+    except ValueError as error:
         said = f"{pointer}: is not {rule}: {str(error)[:100]}"
         raise InvalidInput(said, field=pointer, rule=rule, value=f"{len(content)} bytes") from None
-    return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import structlog
 
 from service.settings import Settings
+from warploom.printable import printable
 
 SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -20,7 +21,9 @@ SHARED: list[structlog.typing.Processor] = [
 def formatter(*processors: structlog.typing.Processor) -> logging.Formatter:
     """A formatter of records, whether structlog or the standard library made them; the last processor renders."""
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=SHARED, processors=[meta, *processors])
+    # Before any renderer: one that is left to format a trace shows the values of its variables, API keys among them.
+    chain: list[Any] = [meta, structlog.processors.format_exc_info, *processors]
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=SHARED, processors=chain)
 
 
 def one_line(_: Any, __: str, said: structlog.typing.EventDict) -> str:
@@ -35,6 +38,19 @@ def one_line(_: Any, __: str, said: structlog.typing.EventDict) -> str:
     return f"{text}\n{said['exception']}" if "exception" in said else text
 
 
+def tamed(_: Any, __: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A record whose texts cannot forge lines of the log: all on one line, and below it a trace, indented.
+
+    Example:
+        >>> tamed(None, "", {"event": "a\\nb", "exception": "Traceback\\nValueError: 1"})["exception"]
+        '    Traceback\\n    ValueError: 1'
+    """
+    plain = {name: printable(value) if isinstance(value, str) else value for name, value in said.items()}
+    if isinstance(said.get("exception"), str):
+        plain["exception"] = "\n".join(f"    {printable(line)}" for line in said["exception"].split("\n"))
+    return plain
+
+
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
     """Send structlog and the standard library's log to one stream, for people or as JSON lines.
 
@@ -42,8 +58,9 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         settings: `log_level` and `log_json`.
         stream: default standard error.
     """
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if settings.log_json else structlog.dev.ConsoleRenderer(colors=False)
+    console = (tamed, structlog.dev.ConsoleRenderer(colors=False))
+    renderers: tuple[structlog.typing.Processor, ...] = (
+        (structlog.processors.JSONRenderer(),) if settings.log_json else console
     )
     structlog.configure(
         processors=[
@@ -56,7 +73,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(formatter(renderer))
+    handler.setFormatter(formatter(*renderers))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import structlog
-
 from service.connection import connect
 from service.logs import LogStore
 from service.observability import configure_logging, formatter, one_line
@@ -35,7 +33,7 @@ class JobLog(logging.Handler):
 
     def __init__(self, store: LogStore, assignment: Assignment, worker: str) -> None:
         super().__init__(logging.INFO)
-        self.setFormatter(formatter(structlog.processors.format_exc_info, one_line))
+        self.setFormatter(formatter(one_line))
         self._store, self._assignment, self._worker = store, assignment, worker
         self._waiting: deque[tuple[str, str]] = deque(maxlen=MOST_WAITING)
         self._lost = 0

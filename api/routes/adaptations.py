@@ -20,7 +20,7 @@ from api.asking import Manner
 from api.deps import JSON, Id, ModelRef, Once, ServicesDep
 from api.live import HEARTBEAT_S
 from api.payload import NPZ, AdaptBody, AdaptInput, Options, PredictBody, adapt_input, predict_input
-from api.pictures import CLASS, MULTIPART
+from api.pictures import CLASS, MULTIPART, QUERY
 from api.state import Services
 from warploom.errors import TimedOut, WarploomError
 from warploom.records import Adaptation, PendingAdaptation, Prediction, Record
@@ -30,12 +30,10 @@ BYTES = "application/octet-stream"
 STREAM = "text/event-stream"
 
 
-def _documented(kind: type[BaseModel], *, options: bool = False, form: bool = False) -> dict[str, Any]:
+def _documented(kind: type[BaseModel], form: dict[str, Any], *, options: bool = False) -> dict[str, Any]:
     # The bodies are read by hand (several media types), so their description is written by hand too.
     binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-    content = {JSON: {"schema": _inlined(kind)}, **dict.fromkeys(NPZ, binary)}
-    if form:
-        content[MULTIPART] = {"schema": _form()}
+    content = {JSON: {"schema": _inlined(kind)}, **dict.fromkeys(NPZ, binary), MULTIPART: {"schema": form}}
     extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if options:
         fields = Options.model_json_schema()["properties"]
@@ -46,12 +44,20 @@ def _documented(kind: type[BaseModel], *, options: bool = False, form: bool = Fa
     return extra
 
 
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+_QUERIES: dict[str, Any] = {
+    "type": "object",
+    "properties": {QUERY: _FILES},
+    "required": [QUERY],
+    "additionalProperties": False,
+}
+
+
 def _form() -> dict[str, Any]:
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     return {
         "type": "object",
-        "properties": {"query": files, **Options.model_json_schema()["properties"]},
-        "patternProperties": {f"^{CLASS.pattern}$": files},
+        "properties": {QUERY: _FILES, **Options.model_json_schema()["properties"]},
+        "patternProperties": {f"^{CLASS.pattern}$": _FILES},
         "additionalProperties": False,
     }
 
@@ -119,7 +125,7 @@ def _come_back(body: str, pending: PendingAdaptation, headers: Mapping[str, str]
     summary="Adapt a model to a task",
     response_model=Adaptation | AdaptationList,
     responses={202: {**LATER[202], "model": PendingAdaptation | AdaptationList}},
-    openapi_extra=_documented(AdaptBody, options=True, form=True),
+    openapi_extra=_documented(AdaptBody, _form(), options=True),
 )
 async def adapt(name: ModelRef, request: Request, services: ServicesDep, manner: MannerDep) -> Response:
     """Adapt a model to one task, or to each of several `tasks`, and predict the queries.
@@ -198,9 +204,9 @@ def forget(adaptation_id: Id, services: ServicesDep) -> None:
 @router.post(
     "/adaptations/{adaptation_id}/predict",
     summary="Predict with an adapted model",
-    openapi_extra=_documented(PredictBody),
+    openapi_extra=_documented(PredictBody, _QUERIES),
 )
 async def predict(adaptation_id: Id, request: Request, services: ServicesDep) -> Prediction:
-    """Predict more queries with a model that was adapted before."""
+    """Predict more queries with a model that was adapted before; pictures are files in fields named `query`."""
     query = await predict_input(request, services.settings.max_body_bytes)
     return await adapting.predict(services, adaptation_id, query)

@@ -79,6 +79,32 @@ def test_forms_that_are_refused(client: Api, sent: Any, pointer: str) -> None:
     assert problem(client.post(PATH, files=sent), 422, "invalid_input")["errors"][0]["pointer"] == pointer
 
 
+@pytest.mark.usefixtures("images")
+def test_pictures_are_predicted_later(client: Api, adapter: FakeAdapter) -> None:
+    made = client.post(PATH, files=files(0, 255, 51)).json()
+    path = f"/v1/adaptations/{made['id']}/predict"
+    queries = [("query", (f"{grey}.png", picture(grey))) for grey in (255, 0)]
+    answer = client.post(path, files=queries)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["labels"] == [1, 0]
+    arrays = decode("support", adapter.requests[-1].payload)[0]
+    np.testing.assert_allclose(arrays["query_x"][:, 0, 0, 0], [1, 0], atol=1e-6)
+    (day,) = client.get("/v1/usage").json()["data"]
+    assert day["rows"] == 4 + 2
+    cat = ("cat.png", picture(1))
+    for sent, more, pointer in (
+        ([("cats", cat)], {}, "/cats"),
+        ([("support[0]", cat), ("query", cat)], {}, "/support[0]"),
+        ([("query", ("a.gif", picture(1, "GIF")))], {}, "/query/0"),
+        ([("query", cat)], {"steps": "3"}, "/steps"),
+    ):
+        document = problem(client.post(path, files=sent, data=more), 422, "invalid_input")
+        assert document["errors"][0]["pointer"] == pointer
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    empty = problem(client.post(path, content=b"--x--\r\n", headers=form), 422, "invalid_input")
+    assert empty["errors"][0]["pointer"] == "/query"
+
+
 @pytest.mark.usefixtures("adapter")
 def test_pictures_need_a_model_of_pictures(client: Api, waves: str) -> None:
     document = problem(client.post(f"/v1/models/{waves}/adapt", files=files(0, 1)), 422, "invalid_input")

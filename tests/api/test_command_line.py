@@ -99,6 +99,7 @@ SCRIPT: list[tuple[str, Callable[[Any], dict[str, str]] | None]] = [
     ("adapt images --support {support} --support {support} --seed 3", None),
     ("adapt images --support {classes} --query {picture} --seed 4", None),
     ("predict {adaptation} --query {support}", None),
+    ("predict {adaptation} --query {picture}", None),
     ("adaptation {adaptation} --download {out}", None),
     ("adaptation {adaptation} --forget", None),
 ]

@@ -84,23 +84,26 @@ def test_a_request_id_cannot_carry_anything(client: Api, given: str) -> None:
     assert status == 200 and headers["x-request-id"].startswith("req_") and "x-evil" not in headers
 
 
-def test_a_line_of_the_log_stays_one_line_and_holds_no_key(
-    client: Api, app: FastAPI, settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_line_of_the_log_can_be_forged_and_none_holds_a_key(
+    client: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     import logging
 
     def broken(*_: object, **__: object) -> None:
-        raise ValueError('one\n{"level": "info", "event": "forged"}')
+        raise ValueError('one\n{"level": "info", "event": "forged"}\x1b[2J')
 
     stream, before = io.StringIO(), logging.getLogger().handlers[:]
     try:
-        configure_logging(settings.model_copy(update={"log_json": True}), stream=stream)
+        configure_logging(settings.model_copy(update={"log_json": as_json}), stream=stream)
         monkeypatch.setattr("service.jobs.JobStore.list", broken)
         problem(client.get("/v1/jobs"), 500, "internal")
     finally:
         logging.getLogger().handlers[:] = before
-    (line,) = stream.getvalue().splitlines()
-    assert "forged" in line and KEY not in line
+    said = stream.getvalue()
+    assert "forged" in said and KEY not in said and "\x1b" not in said
+    _, *more = said.splitlines()
+    assert as_json != bool(more) and all(line.startswith("    ") for line in more), "a trace, seen to be one"
 
 
 @pytest.mark.parametrize("stated", [True, False])

@@ -163,6 +163,22 @@ def test_two_tenants_may_use_one_name_for_their_models(
     problem(client.post(f"/v1/adaptations/{adapted['id']}/predict", json={"query": {"x": [[0.5]]}}), 404, "not_found")
 
 
+def test_equal_content_is_shared_within_a_tenant_alone(
+    client: Api, stranger: Api, connections: Connections, adapter: FakeAdapter, waves: str, spec: dict[str, Any]
+) -> None:
+    """Nobody learns, from an answer or its speed, that another tenant adapted to the same examples before."""
+    job = stranger.post("/v1/jobs", json={**spec, "name": waves}).json()
+    register(connections, waves, kind="regression", input_shape=[1], outputs=1, job=job["id"], once="j")
+    colleague = client.as_key(key(connections, "default", "adapt"))
+    body = {"support": {"x": [[0.5]], "y": [[0.5]]}}
+    made = [one.post(f"/v1/models/{waves}/adapt", json=body).json() for one in (client, colleague, stranger)]
+    mine, ours, theirs = (request.content for request in adapter.requests)
+    assert mine == ours != theirs, "what tells the adapter that it has the result already"
+    found = AdaptationQueue(connections).kept
+    found.keep(made[0]["id"], {}, b"blob", content=mine)
+    assert found.made_before([ours, theirs]) == [made[0]["id"], None]
+
+
 def test_an_idempotency_key_means_what_its_api_key_means_by_it(
     client: Api, stranger: Api, connections: Connections, spec: dict[str, Any]
 ) -> None:

@@ -15,10 +15,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from warploom import __version__, errors
-from warploom.cli import app, output, specfile
+from warploom.cli import app, history, output, specfile
 from warploom.cli.live import RunView
 from warploom.cli.output import Session, ago, held_out, one_line, size
-from warploom.records import Adaptation, Event, Job, Model, Page, Prediction, Sweep, Trial
+from warploom.records import Adaptation, Event, Job, LogLine, Model, Page, Prediction, Sweep, Trial
 
 
 def every_command(group: Any = None, prefix: str = "") -> list[str]:
@@ -338,6 +338,16 @@ def test_times_are_dates_and_lists_are_words(capsys: pytest.CaptureFixture[str])
     assert "1970-12-3" in text or "1971-01-01" in text
     assert "a, b" in text
     assert "0.25" in text
+
+
+def test_what_comes_from_elsewhere_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    line = LogLine(id="1-0", at=0.0, worker="learner", generation=1, level="info", message="a\x1b[2Jb\n12:00:00 forged")
+    history._say(line)
+    first, second = capsys.readouterr().out.splitlines()
+    assert r"a\x1b[2Jb" in first and second == "    12:00:00 forged"
+    Console(width=80).print(output.table(("A",), [("x\r\x07y",)]))
+    assert r"x\r\x07y" in capsys.readouterr().out
+    assert one_line(errors.NotFound("no \x1b[31mred")) == r"no \x1b[31mred"
 
 
 def test_a_refusal_says_nothing_for_programs() -> None:

@@ -10,6 +10,7 @@ import typer
 from warploom.cli.adapting import pick, predictions, read_arrays, save
 from warploom.cli.models import write
 from warploom.cli.output import AsJson, client_of, console, emit_json, facts
+from warploom.cli.pictures import SUFFIXES, files_of
 
 AdaptationId = Annotated[str, typer.Argument(metavar="ID", help="The adaptation's id, as `warploom adapt` prints it.")]
 
@@ -23,7 +24,10 @@ def register(app: typer.Typer) -> None:
 def predict(
     ctx: typer.Context,
     id: AdaptationId,
-    query: Annotated[Path, typer.Option(help="An .npz file with array x (or query_x) to predict.")],
+    query: Annotated[
+        Path,
+        typer.Option(help="What to predict: an .npz file with array x (or query_x); a picture, or a folder of them."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write labels and outputs to this .npz file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -31,12 +35,19 @@ def predict(
 
     Example: [bold]warploom predict adapt_7c1e --query q.npz[/]
     """
-    query_x = pick(read_arrays(query), query, "x", "query_x")
+    names: list[str] = []
     with client_of(ctx) as client:
-        found = client.predict(id, query_x)
+        if query.is_dir() or query.suffix.lower() in SUFFIXES:
+            names = [str(path) for path in files_of(query)]
+            found = client.predict_pictures(id, names)
+        else:
+            found = client.predict(id, pick(read_arrays(query), query, "x", "query_x"))
     if out is not None:
         save(out, found)
-    emit_json(found) if as_json else predictions(found)
+    if as_json:
+        emit_json({**found.model_dump(mode="json"), "queries": names} if names else found)
+    else:
+        predictions(found, queries=names)
 
 
 def adaptation(

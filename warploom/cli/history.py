@@ -11,6 +11,7 @@ import typer
 from warploom.cli.models import write
 from warploom.cli.output import AsJson, ago, client_of, console, emit_json, emit_line, facts, held_out, size, table
 from warploom.cli.records import JobId
+from warploom.printable import printable
 
 if TYPE_CHECKING:
     from warploom.records import LogLine
@@ -92,6 +93,9 @@ def lineage(ctx: typer.Context, id: JobId, as_json: AsJson = False) -> None:
 
 def _say(line: LogLine) -> None:
     at = datetime.fromtimestamp(line.at).strftime("%H:%M:%S")
+    first, *below = line.message.split("\n")
     console.print(
-        f"{at} {line.worker:<12} {line.level:<8} {line.message}", highlight=False, markup=False, soft_wrap=True
+        f"{at} {line.worker:<12} {line.level:<8} {printable(first)}", highlight=False, markup=False, soft_wrap=True
     )
+    for more in below:  # of a trace; indented, so that none looks like a line of its own
+        console.print(f"    {printable(more)}", highlight=False, markup=False, soft_wrap=True)

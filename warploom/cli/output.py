@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from warploom.errors import WarploomError
+from warploom.printable import printable
 
 if TYPE_CHECKING:
     from warploom.client import Client
@@ -30,6 +31,8 @@ COLOURS = {
     "running": "cyan",
     "pausing": "yellow",
     "paused": "yellow",
+    "stopping": "yellow",
+    "stopped": "yellow",
     "cancelling": "magenta",
     "succeeded": "green",
     "failed": "red",
@@ -68,7 +71,8 @@ def one_line(error: WarploomError) -> str:
         extra.append(f"rule: {error.rule}")
     if error.value not in (None, "object") and str(error.value) not in message:
         extra.append(f"got {error.value!r}"[:120])
-    return escape("\n".join([message + (f" ({', '.join(extra)})" if extra else ""), *below]))
+    lines = [message + (f" ({', '.join(extra)})" if extra else ""), *below]
+    return escape("\n".join(map(printable, lines)))
 
 
 def emit_json(value: Any) -> None:
@@ -111,7 +115,7 @@ def shown(value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return ", ".join(map(shown, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def facts(document: Mapping[str, Any]) -> Table:

@@ -121,8 +121,7 @@ async def adapt_pictures(
         raise InvalidInput(f"/support: {rule}", field="/support", rule=rule, value=0)
     fields += [("query", picture) for picture in query]
     options = {
-        # Read now and whole: a repeat sends them again.
-        "files": [(name, ("picture", _read(name, picture))) for name, picture in fields],
+        "files": _files(fields),
         "data": {name: str(value) for name, value in given(steps=steps, lr=lr, seed=seed, version=version).items()},
         "headers": _adapting(deadline_s),
     }
@@ -145,6 +144,11 @@ def _path(model: str) -> str:
 async def _one(core: Core, model: str, options: Mapping[str, Any]) -> Adaptation:
     call = Call(method="POST", path=_path(model), read=_found, options=options, safe=True)
     return await _ready(core, await core.do(call))
+
+
+def _files(fields: Sequence[tuple[str, Picture]]) -> list[Any]:
+    """The files of a form; read now and whole, because a repeat sends them again."""
+    return [(name, ("picture", _read(name, picture))) for name, picture in fields]
 
 
 def _read(name: str, picture: Picture) -> bytes:
@@ -202,3 +206,15 @@ def predict(adaptation_id: str, query_x: ArrayLike) -> Call[Prediction]:
     """More queries for a model that was adapted before."""
     path = f"/v1/adaptations/{part(adaptation_id)}/predict"
     return post(path, Prediction, safe=True, content=npz({"query_x": query_x}), headers=NPZ)
+
+
+def predict_pictures(adaptation_id: str, query: Sequence[Picture]) -> Call[Prediction]:
+    """More PNG or JPEG files, as bytes or paths, for a model that was adapted before.
+
+    Raises:
+        InvalidInput: no file, or one that cannot be read.
+    """
+    if not query:
+        raise InvalidInput("/query: at least one file", field="/query", rule="at least one file", value=0)
+    path = f"/v1/adaptations/{part(adaptation_id)}/predict"
+    return post(path, Prediction, safe=True, files=_files([("query", picture) for picture in query]))

@@ -63,6 +63,7 @@ class Operations(Owner):
     adapted_weights = operation(adapt_plans.adapted_weights)
     forget = operation(adapt_plans.forget)
     predict = operation(adapt_plans.predict)
+    predict_pictures = operation(adapt_plans.predict_pictures)
 
     sweep = handles.sweep(sweep_plans.submit)
     sweeps = handles.sweep_listing(sweep_plans.listing)

@@ -100,6 +100,7 @@ class AdaptationHelpers(Owner):
     """What an adaptation can be asked while the service keeps it."""
 
     predict = of_id(operation(adapt_plans.predict))
+    predict_pictures = of_id(operation(adapt_plans.predict_pictures))
     weights = of_id(operation(adapt_plans.adapted_weights))
     forget = of_id(operation(adapt_plans.forget))
 

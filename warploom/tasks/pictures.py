@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from warploom.errors import WireError
+from warploom.pictures import read_picture
 from warploom.tasks.configs.pictures import PictureConfig
-
-_DEEP = ("I", "F")  # pillow's modes of more than 8 bits a channel begin so
 
 
 def decode(path: Path, shape: tuple[int, ...], fit: str) -> Tensor:
@@ -36,24 +34,12 @@ def decode(path: Path, shape: tuple[int, ...], fit: str) -> Tensor:
     Raises:
         WireError: no picture, or one of more than 8 bits a channel.
     """
-    channels, height, width = shape
     try:
-        with Image.open(path) as file:
-            if file.mode.startswith(_DEEP):
-                raise ValueError(f"it has more than 8 bits a channel (mode {file.mode})")
-            picture = ImageOps.exif_transpose(file)
-            if picture.has_transparency_data:
-                clear = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-            picture = picture.convert("RGB" if channels == 3 else "L")
-        if picture.size != (width, height):
-            fitted = ImageOps.fit if fit == "crop" else Image.Image.resize
-            picture = fitted(picture, (width, height), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        pixels_CHW = read_picture(path, shape, fit)
+    except ValueError as error:
         rule = "a picture that Pillow can read, of 8 bits a channel"
         raise WireError(f"{path} is not {rule}: {error}", field=str(path), rule=rule, value=path.name) from error
-    pixels_HWC = torch.from_numpy(np.array(picture)).view(height, width, channels)
-    return pixels_HWC.permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels_CHW).contiguous()
 
 
 class PictureCache:
