@@ -14,19 +14,8 @@ from service.connection import Connections
 from service.lifecycle import Clock, clock_arg
 from service.scripts import Script
 from warploom.errors import Fenced, Unavailable
-from warploom.replay import (
-    Appended,
-    Chunk,
-    ReplayPlan,
-    ReplayStats,
-    Side,
-    Unit,
-    UnitClaim,
-    check_unit,
-    not_current,
-    other_parts,
-    published_already,
-)
+from warploom.replay import Appended, Chunk, ReplayPlan, ReplayStats, Side, Unit, UnitClaim
+from warploom.replay_checks import check_unit, not_current, other_parts, published_already
 from warploom.samplers import Pick, Stored, choose
 from warploom.snapshots import Cursor, Snapshot, pack, unpack
 

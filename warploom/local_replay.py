@@ -10,20 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from warploom.errors import Unavailable
-from warploom.replay import (
-    Appended,
-    Chunk,
-    ReplayPlan,
-    ReplayStats,
-    Side,
-    Unit,
-    UnitClaim,
-    check_chunk,
-    check_unit,
-    not_current,
-    other_parts,
-    published_already,
-)
+from warploom.replay import Appended, Chunk, ReplayPlan, ReplayStats, Side, Unit, UnitClaim
+from warploom.replay_checks import check_chunk, check_unit, not_current, other_parts, published_already
 from warploom.samplers import Pick, Stored, choose
 from warploom.snapshots import Cursor, Snapshot, pack, unpack
 

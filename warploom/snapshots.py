@@ -16,7 +16,7 @@ from warploom.samplers import Stored
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where the limiter stands (`warploom.replay`): its counters, and the current version and epoch."""
+    """Where the limiter stands (`warploom.replay_plan`): its counters, and the current version and epoch."""
 
     version: int
     base: int

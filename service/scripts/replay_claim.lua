@@ -1,4 +1,4 @@
--- Give out one unit; the rule is written in warploom/replay.py.
+-- Give out one unit; the rule is written in warploom/replay_plan.py.
 -- KEYS, ARGV 1-5: see _replay.lua. ARGV: 6 worker, 7 lease (ms), 8 mode, 9 rounds, 10 units per round,
 --       11 ahead * units per round, 12 window, 13 samples per insert, 14 need
 -- Returns {'ok', unit, version}, {'none'}, {'fenced'}, {'lost'}.
