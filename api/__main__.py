@@ -36,9 +36,9 @@ class Server(uvicorn.Server):
 
 def main() -> int:
     """Serve the API; the exit code says whether it could start."""
-    settings = Settings()
-    configure_logging(settings)
     try:
+        settings = Settings()
+        configure_logging(settings)
         plugins.enable(settings.plugins)
         connections = connect(settings)
         given = settings.api_key.get_secret_value() if settings.api_key else None

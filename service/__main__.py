@@ -21,10 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 after an orderly end, 1 when something is wrong.
     """
-    settings = Settings()
-    options = _options(arguments, settings)
-    configure_logging(settings)
     try:
+        settings = Settings()
+        options = _options(arguments, settings)
+        configure_logging(settings)
         up(options)
     except WarploomError as error:
         sys.stderr.write(f"error: {error.message}\n")

@@ -1,13 +1,12 @@
-"""The two Redis roles: `state` (durable) and `replay` (memory only)."""
+"""The two Redis roles: `state` (one durable server) and `replay` (memory only; one server or several shards)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -18,6 +17,7 @@ from redis.retry import Retry
 
 from service.bulk import BulkParser
 from service.settings import Settings
+from service.urls import without_password
 from warploom.errors import Unavailable
 
 Arg = str | bytes | int | float
@@ -29,6 +29,12 @@ READ_FIRST, READ_MOST, READ_BYTES = 4, 64, 2**20
 # Errors of a server that will be well again: its disk is full, it loads its data, it changes roles, a script runs long.
 PASSING = ("MISCONF ", "LOADING ", "READONLY ", "MASTERDOWN ", "BUSY ")
 
+# A shard that did not answer is left alone for so long, then asked once, briefly: nobody waits for it at every call.
+REST_S = 2.0
+PROBE_S = 0.5
+SHARD_RETRIES = 1
+AnswerT = TypeVar("AnswerT")
+
 
 class RoleClient(redis.Redis):
     """A Redis client whose failures to answer are `Unavailable`, naming the role and the URL without password.
@@ -36,10 +42,15 @@ class RoleClient(redis.Redis):
     Attributes:
         label: "state" or "replay" (`role` is a command of Redis).
         shown_url: the URL without password.
+        rest_s: seconds for which nothing is sent after a failure to answer.
+        away: whether it did not answer when it was last asked; always False without `rest_s`.
     """
 
     label: str = "redis"
     shown_url: str = ""
+    rest_s: float = 0.0
+    away: bool = False
+    _asked_again: float = 0.0
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command.
@@ -53,13 +64,41 @@ class RoleClient(redis.Redis):
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Turn the driver's failures inside the block into `Unavailable` (pipelines need it by hand)."""
+        if self.away:
+            self._probe()
         try:
             yield
         except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
+            if not isinstance(error, ResponseError):
+                self._rest()
             known = unavailable(self.label, self.shown_url, error)
             if known is None:
                 raise
             raise known from error
+
+    def _rest(self) -> None:
+        if self.rest_s:
+            self.away, self._asked_again = True, time.monotonic() + self.rest_s
+
+    def _probe(self) -> None:
+        """Go on if the server is back.
+
+        Raises:
+            Unavailable: it is not, or it is not time to ask.
+        """
+        if time.monotonic() >= self._asked_again:
+            options = {**self.connection_pool.connection_kwargs, "retry": None}
+            options |= {"socket_timeout": PROBE_S, **_network(options, PROBE_S)}
+            connection = self.connection_pool.connection_class(**options)
+            try:
+                connection.connect()
+                self.away = False
+                return
+            except (RedisConnectionError, RedisTimeoutError):
+                self._rest()
+            finally:
+                connection.disconnect()
+        raise Unavailable(f"the {self.label} server at {self.shown_url} does not answer")
 
     def get_large(self, key: str) -> bytes | None:
         """The string at `key`; None when it is absent."""
@@ -137,14 +176,26 @@ def _exchanged(connection: Any, request: Sequence[bytes], replies: int) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """One client for each role; safe to share between threads (`decode_responses=False`)."""
+    """One client for each server; safe to share between threads (`decode_responses=False`).
+
+    Args:
+        state: of the durable server.
+        replay: of the first replay server.
+        more: of the others, where there are several.
+    """
 
     state: RoleClient
     replay: RoleClient
+    more: tuple[RoleClient, ...] = field(default=())
+
+    @property
+    def shards(self) -> tuple[RoleClient, ...]:
+        """All replay servers."""
+        return (self.replay, *self.more)
 
     def close(self) -> None:
-        """Close both clients' connections."""
-        for client in (self.state, self.replay):
+        """Close all clients' connections."""
+        for client in (self.state, *self.shards):
             client.close()
             client.connection_pool.disconnect()
 
@@ -160,21 +211,57 @@ def unavailable(label: str, shown_url: str, error: Exception) -> Unavailable | N
     return Unavailable(f"{where} cannot serve now: {said}") if any(word in said for word in PASSING) else None
 
 
+def first(clients: Sequence[RoleClient], call: Callable[[RoleClient], AnswerT]) -> AnswerT:
+    """What `call` makes of the first server that answers.
+
+    Raises:
+        Unavailable: none does.
+    """
+    for client in clients[:-1]:
+        try:
+            return call(client)
+        except Unavailable:
+            continue
+    return call(clients[-1])
+
+
+def every(clients: Sequence[RoleClient], call: Callable[[RoleClient], AnswerT]) -> list[AnswerT]:
+    """What `call` makes of each server that answers.
+
+    Raises:
+        Unavailable: none does.
+    """
+    found, last = [], None
+    for client in clients:
+        try:
+            found.append(call(client))
+        except Unavailable as error:
+            last = error
+    if last is not None and not found:
+        raise last
+    return found
+
+
 def connect(settings: Settings, *, wait_s: float = 30.0) -> Connections:
-    """Connections to both servers, once both answer.
+    """Connections to all servers, once the state server and at least one replay server answer.
 
     Args:
-        settings: `state_url` and `replay_url`.
+        settings: `state_url` and `replay_urls`.
         wait_s: seconds to keep trying.
 
     Raises:
-        Unavailable: a server did not answer in time; the message names its URL without the password.
+        Unavailable: they did not answer in time; the message names a URL without the password.
     """
-    connections = Connections(_client("state", settings.state_url), _client("replay", settings.replay_url))
+    shards = [_client("replay", url) for url in settings.replay_urls]
+    if len(shards) > 1:
+        for shard in shards:
+            shard.rest_s = REST_S
+            shard.set_retry(_retry(SHARD_RETRIES))
+    connections = Connections(_client("state", settings.state_url), shards[0], tuple(shards[1:]))
     deadline = time.monotonic() + wait_s
     try:
-        for client in (connections.state, connections.replay):
-            _wait_for(client, deadline)
+        _wait_for([connections.state], deadline)
+        _wait_for(connections.shards, deadline)
     except BaseException:
         connections.close()
         raise
@@ -182,10 +269,9 @@ def connect(settings: Settings, *, wait_s: float = 30.0) -> Connections:
 
 
 def _client(role: str, url: str) -> RoleClient:
-    retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), 3)
     broken = [RedisConnectionError, RedisTimeoutError]
     client = RoleClient.from_url(
-        url, retry=retry, retry_on_error=broken, parser_class=BulkParser, **client_options(url)
+        url, retry=_retry(3), retry_on_error=broken, parser_class=BulkParser, **client_options(url)
     )
     assert isinstance(client, RoleClient)
     client.label = role
@@ -193,10 +279,15 @@ def _client(role: str, url: str) -> RoleClient:
     return client
 
 
-def _wait_for(client: RoleClient, deadline: float) -> None:
+def _retry(times: int) -> Retry:
+    return Retry(ExponentialBackoff(cap=1.0, base=0.05), times)
+
+
+def _wait_for(clients: Sequence[RoleClient], deadline: float) -> None:
+    """Until one of them answers."""
     while True:
         try:
-            client.execute_command("PING")
+            every(clients, lambda client: client.execute_command("PING"))
             return
         except Unavailable:
             if time.monotonic() >= deadline:
@@ -204,14 +295,8 @@ def _wait_for(client: RoleClient, deadline: float) -> None:
             time.sleep(POLL_S)
 
 
-def without_password(url: str) -> str:
-    """The URL with its password replaced by `***`."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{name}:***@{host}"))
+def _network(options: Mapping[str, Any], timeout_s: float) -> dict[str, float]:
+    return {"socket_connect_timeout": timeout_s} if "socket_connect_timeout" in options else {}
 
 
 def client_options(url: str) -> dict[str, Any]:

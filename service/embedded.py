@@ -1,4 +1,4 @@
-"""Two Redis servers of our own, for a machine that has none running.
+"""Redis servers of our own, for a machine that has none running.
 
 They listen on 127.0.0.1 and not on a Unix socket, because Ray workers in containers and started by hand join by URL.
 Any user of the machine can reach a local port, so each server asks for a random password, which stands only in a
@@ -19,8 +19,8 @@ from types import TracebackType
 
 import redis
 
-from service.connection import without_password
 from service.processes import Child, free_port, spawn
+from service.urls import split_urls, without_password
 from warploom.errors import SetupError
 
 START_S = 20.0
@@ -40,30 +40,31 @@ class _Server:
 
 
 class EmbeddedRedis:
-    """A durable and a memory-only Redis server on 127.0.0.1 with a random password; a context manager.
+    """A durable Redis server and one or several memory-only ones, on 127.0.0.1, each with a random password; a context
+    manager. Roles: `state`, `replay`, `replay-1`…
 
     Args:
         directory: where data, configuration and logs go; made with mode 0700.
-        replay_bytes: memory limit of the replay server, in bytes; 0 for none.
+        replay_bytes: memory limit of each replay server, in bytes; 0 for none.
+        shards: replay servers.
 
     Attributes:
         state_url: URL of the durable server, with password.
-        replay_url: URL of the memory-only server, with password.
+        replay_url: URLs of the memory-only servers, with password, joined by commas.
     """
 
     state_url: str
     replay_url: str
 
-    def __init__(self, directory: Path, *, replay_bytes: int = 0) -> None:
+    def __init__(self, directory: Path, *, replay_bytes: int = 0, shards: int = 1) -> None:
         self._directory = directory
-        self._settings = {
-            "state": "appendonly yes\nappendfsync always\n",
-            "replay": f"appendonly no\nmaxmemory {replay_bytes}\n",
-        }
+        self._replays = ["replay", *(f"replay-{i}" for i in range(1, shards))]
+        memory_only = f"appendonly no\nmaxmemory {replay_bytes}\n"
+        self._settings = {"state": "appendonly yes\nappendfsync always\n", **dict.fromkeys(self._replays, memory_only)}
         self._servers: dict[str, _Server] = {}
 
     def start(self) -> EmbeddedRedis:
-        """Start both servers and wait until they answer.
+        """Start all servers and wait until they answer.
 
         Raises:
             SetupError: there is no server binary, or a server does not start.
@@ -77,7 +78,7 @@ class EmbeddedRedis:
             self.stop()
             raise
         self.state_url = self._servers["state"].url
-        self.replay_url = self._servers["replay"].url
+        self.replay_url = ",".join(self._servers[role].url for role in self._replays)
         return self
 
     def _launch(self, binary: Path, role: str) -> _Server:
@@ -123,7 +124,7 @@ class EmbeddedRedis:
             raise SetupError(f"the embedded {role} Redis server does not start again; its log: {server.log}")
 
     def stop(self) -> None:
-        """Stop both servers: by command, then by signal."""
+        """Stop all servers: by command, then by signal."""
         for server in reversed(self._servers.values()):
             with contextlib.suppress(redis.RedisError), redis.Redis.from_url(server.url) as client:
                 if server.child.code() is None:
@@ -185,5 +186,6 @@ def _answers(server: _Server) -> bool:
 
 
 def describe(servers: EmbeddedRedis) -> str:
-    """Both URLs without passwords, for logs."""
-    return f"state {without_password(servers.state_url)}, replay {without_password(servers.replay_url)}"
+    """All URLs without passwords, for logs."""
+    replays = ", ".join(map(without_password, split_urls(servers.replay_url)))
+    return f"state {without_password(servers.state_url)}, replay {replays}"

@@ -41,6 +41,7 @@ Replay server (keys of one job share a hash tag)
 | wl:replay:{id}:c:<u>:<p>| string | replay               | 7 days    | part p of unit u                          |
 | wl:replay:{id}:w:<t>    | string | replay               | 1 minute  | a chunk on its way to its place           |
 | wl:replay:{id}:m:<v>    | string | replay               | 7 days    | meta-state of version v                   |
+| wl:replay:{id}:s<i>:…   |        | replay               |           | as above, of share i (several servers)    |
 | wl:adapt:requests       | stream | adaptations          | permanent | waiting requests; entries leave on answer |
 | wl:adapt:payload:<id>   | string | adaptations          | deadline  | model, newline, the blob if it is large   |
 | wl:adapt:once:<id>      | string | adaptations          | setting   | what a caller's own key stands for        |
@@ -204,19 +205,9 @@ def fence(job_id: str) -> str:
     return f"wl:fence:{{{job_id}}}"
 
 
-def replay(job_id: str, part: str) -> str:
-    """A part of a job's replay: state, units, ready, claims, owners."""
-    return f"wl:replay:{{{job_id}}}:{part}"
-
-
-def replay_chunk(job_id: str, unit: int, part: int) -> str:
-    """One stored chunk."""
-    return replay(job_id, f"c:{unit}:{part}")
-
-
-def replay_meta(job_id: str, version: int) -> str:
-    """The meta-state of a version."""
-    return replay(job_id, f"m:{version}")
+def replay(job_id: str, part: str, share: int | None = None) -> str:
+    """A part of a job's replay (state, units, ready, claims, owners…), or of one share of it."""
+    return f"wl:replay:{{{job_id}}}:{part if share is None else f's{share}:{part}'}"
 
 
 def payload(request_id: str) -> str:

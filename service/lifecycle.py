@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from service import ids, keys
-from service.connection import Connections
+from service.connection import Connections, every
 from service.listing import Wanted, page, pairs
 from service.metadata import change_metadata
 from service.moves import MOVES, STATES, moves_arg
@@ -53,7 +53,7 @@ class Ledger:
         self, connections: Connections, kind: Kind, *, clock: Clock | None = None, caller: Caller | None = None
     ) -> None:
         self._state = connections.state
-        self._replay = connections.replay
+        self._shards = connections.shards
         self._kind = kind
         self._clock = clock
         self._caller = caller
@@ -183,7 +183,8 @@ class Ledger:
 
     def _raise_fence(self, owner_id: str, generation: int) -> None:
         if self._kind == "job":
-            _fence(self._replay, [keys.fence(owner_id)], [generation, keys.REPLAY_TTL_S])
+            # One that is away is fenced when the learner opens its buffer there.
+            every(self._shards, lambda shard: _fence(shard, [keys.fence(owner_id)], [generation, keys.REPLAY_TTL_S]))
 
     def heartbeat(
         self, owner_id: str, generation: int, lease_s: float, *, phase: str | None = None, progress: str | None = None

@@ -24,7 +24,7 @@ from typing import Any
 import structlog
 
 from service import keys
-from service.connection import Connections
+from service.connection import Connections, first
 from service.lifecycle import Clock, clock_arg
 from service.scripts import Arg, Script
 from service.settings import Settings
@@ -83,7 +83,7 @@ class Limiter:
     """
 
     def __init__(self, connections: Connections, caller: Caller | None = None, *, clock: Clock | None = None) -> None:
-        self._state, self._replay = connections.state, connections.replay
+        self._state, self._shards = connections.state, connections.shards
         self._caller = caller
         self._clock = clock
 
@@ -106,7 +106,7 @@ class Limiter:
         self._check(amounts)
         if self._caller is not None:
             try:
-                self._judge(amounts, _take(self._replay, *self._asked(amounts)))
+                self._judge(amounts, first(self._shards, lambda shard: _take(shard, *self._asked(amounts))))
             except Unavailable as error:
                 log.warning("limits are not counted", error=error.message)
 
@@ -149,7 +149,7 @@ class Limiter:
         if self._caller is None:
             return {}
         most = self._caller.limits
-        _, _, *levels = _take(self._replay, *self._asked({}))
+        _, _, *levels = first(self._shards, lambda shard: _take(shard, *self._asked({})))
         found = {}
         for name, level in zip(BUCKETS, map(float, levels), strict=True):
             used = max(0, round(most[name] - level))

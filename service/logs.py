@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from service import keys
-from service.connection import Connections
+from service.connection import Connections, every
 from service.lifecycle import Clock, clock_arg
 from service.redact import redacted
 from service.scripts import Script
@@ -21,13 +21,15 @@ _log = Script("log")
 class LogStore:
     """Lines of workers, about the last 5000 of a job. Secrets are taken out before a line is stored.
 
+    They go to all replay servers that answer, and are read from one.
+
     Args:
         connections: both Redis roles.
         clock: seconds since the epoch, for tests; default: the replay server's own clock.
     """
 
     def __init__(self, connections: Connections, *, clock: Clock | None = None) -> None:
-        self._replay = connections.replay
+        self._shards = connections.shards
         self._clock = clock
 
     def append(self, job_id: str, worker: str, generation: int, lines: Iterable[tuple[str, str]]) -> None:
@@ -45,7 +47,7 @@ class LogStore:
         told = [part for level, message in lines for part in (level, clipped(redacted(message)))]
         if told:
             head: list[str | int] = [clock_arg(self._clock), LINES_KEPT, keys.LOG_TTL_S, worker, generation]
-            _log(self._replay, [log_key(job_id)], [*head, *told])
+            every(self._shards, lambda shard: _log(shard, [log_key(job_id)], [*head, *told]))
 
     def tail(self, job_id: str, count: int, worker: str | None = None, level: str | None = None) -> list[LogLine]:
         """The last lines, oldest first.
@@ -56,7 +58,7 @@ class LogStore:
             worker: only those of this worker.
             level: only those of this level or above.
         """
-        entries = self._replay.execute_command("XREVRANGE", log_key(job_id), "+", "-")
+        entries = max(self._read(job_id), key=len)  # a server that was away lacks some
         found: list[LogLine] = []
         for entry_id, fields in entries:
             if len(found) == count:
@@ -68,8 +70,14 @@ class LogStore:
 
     def last_id(self, job_id: str) -> str:
         """The id of the last line; that before any when there is none."""
-        entries = self._replay.execute_command("XREVRANGE", log_key(job_id), "+", "-", "COUNT", 1)
+        entries = self._read(job_id, "COUNT", 1)[0]
         return entries[0][0].decode() if entries else "0-0"
+
+    def _read(self, job_id: str, *options: str | int) -> list[list[tuple[bytes, Mapping[bytes, bytes]]]]:
+        """The lines on each server that answers, the last one first."""
+        return every(
+            self._shards, lambda shard: shard.execute_command("XREVRANGE", log_key(job_id), "+", "-", *options)
+        )
 
 
 def log_key(job_id: str) -> str:

@@ -7,10 +7,10 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast, overload
+from typing import Any, NamedTuple, cast, overload
 
 from service import keys
-from service.connection import Connections
+from service.connection import Connections, RoleClient
 from service.lifecycle import Clock, clock_arg
 from service.scripts import Script
 from warploom.errors import Fenced, Unavailable
@@ -20,7 +20,6 @@ from warploom.samplers import Pick, Stored, choose
 from warploom.snapshots import Cursor, Snapshot, pack, unpack
 
 TRIES = 20  # of a read that others change in between
-
 SENT_BYTES = 8 * 2**20
 _COUNTERS = ("version", "base", "first", "next", "sampled", "inserted", "left")
 
@@ -33,6 +32,14 @@ _scripts = {
 }  # fmt: skip
 
 
+class Candidates(NamedTuple):
+    """The units that may be drawn, in the order of their numbers, and the current version and epoch."""
+
+    version: int
+    epoch: int
+    stored: Sequence[Stored]
+
+
 class RedisReplay:
     """The buffer of one job on the replay server; the contract is `warploom.replay.Replay`'s.
 
@@ -42,6 +49,12 @@ class RedisReplay:
         generation: from the job's claim.
         plan: the buffer's settings.
         clock: seconds since the epoch, for tests; default: the replay server's own clock.
+        server: where it lies; default: the first replay server.
+        share: its number, when it is one share of the job's buffer (`service.sharded_replay`); `plan` is the share's.
+
+    Attributes:
+        server: where it lies.
+        share: its number; 0 for a whole buffer.
     """
 
     def __init__(
@@ -52,9 +65,12 @@ class RedisReplay:
         plan: ReplayPlan,
         *,
         clock: Clock | None = None,
+        server: RoleClient | None = None,
+        share: int | None = None,
     ) -> None:
-        self._client = connections.replay
+        self.server = self._client = server or connections.replay
         self._job = job_id
+        self._share, self.share = share, share or 0
         self._generation = generation
         self._plan = plan
         self._clock = clock
@@ -64,8 +80,11 @@ class RedisReplay:
         most = "" if plan.max_units is None else plan.max_units
         drops = int(plan.when_full == "drop_oldest")
         self._limits = (plan.max_bytes, most, drops, plan.mode, plan.max_staleness, plan.samples_per_insert)
-        self._keys = [keys.fence(job_id), *(keys.replay(job_id, part) for part in parts)]
-        self._prefixes = (keys.replay(job_id, "c:"), keys.replay(job_id, "m:"))
+        self._keys = [keys.fence(job_id), *map(self._key, parts)]
+        self._prefixes = (self._key("c:"), self._key("m:"))
+
+    def _key(self, part: str) -> str:
+        return keys.replay(self._job, part, self._share)
 
     def reset(self, version: int) -> None:
         """See `Replay.reset`; also installs the generation, so that older ones are fenced."""
@@ -97,15 +116,20 @@ class RedisReplay:
 
     def done(self) -> bool:
         """See `Replay.done`."""
-        return self._version() >= self._plan.rounds
+        return self.version() >= self._plan.rounds
+
+    def version(self) -> int:
+        """The current version; -1 while there is none, -2 when this generation has no buffer here."""
+        word, *version = self._run("version")
+        return int(version[0]) if word == "ok" else -2
 
     def meta(self, known: int) -> tuple[int, bytes] | None:
         """See `Replay.meta`."""
         for _ in range(TRIES):
-            version = self._version()
-            if version <= known:
+            version = self.version()
+            if version <= max(known, -1):
                 return None
-            blob = self._client.get_large(keys.replay_meta(self._job, version))
+            blob = self._client.get_large(self._key(f"m:{version}"))
             if blob is not None:
                 return version, blob
         raise Unavailable(f"the meta-state of {self._job} changed faster than it could be read")
@@ -149,19 +173,44 @@ class RedisReplay:
     def sample(self, n: int, seed: int) -> list[Unit] | None:
         """See `Replay.sample`."""
         plan = self._plan
-        rate = plan.samples_per_insert
         for _ in range(TRIES):
-            word, *found = self._run("candidates", plan.need(n), plan.max_staleness, rate)
-            self._need_buffer(word)
-            if word == "none":
+            seen = self.candidates(plan.need(n))
+            if seen is None:
                 return None
-            version, epoch, stored = int(found[0]), int(found[1]), _Listed(found[2])
-            picks, epoch = choose(plan.sampler, stored, n, seed=seed, version=version, epoch=epoch)
-            units = self._read([(pick.stored.unit, pick.stored.version, pick.stored.parts) for pick in picks])
-            counted = [value for pick in picks for value in self._counted(pick)]
-            if units is not None and self._run("commit", rate, int(plan.ages), epoch, *counted)[0] == "ok":
-                return [replace(unit, weight=pick.weight) for unit, pick in zip(units, picks, strict=True)]
+            picks, epoch = choose(plan.sampler, seen.stored, n, seed=seed, version=seen.version, epoch=seen.epoch)
+            units = self.use(picks, epoch)
+            if units is not None:
+                return units
         raise Unavailable(f"the replay of {self._job} changed faster than it could be sampled")
+
+    def candidates(self, least: int) -> Candidates | None:
+        """The units that may be drawn, after those that are stale were dropped; None when they are fewer than `least`.
+
+        Raises:
+            Unavailable: the buffer was lost; reset it.
+        """
+        word, *found = self._run("candidates", least, self._plan.max_staleness, self._plan.samples_per_insert)
+        self._need_buffer(word)
+        if word == "none":
+            return None
+        return Candidates(int(found[0]), int(found[1]), _Listed(found[2]) if found[2] else [])
+
+    def use(self, picks: Sequence[Pick], epoch: int) -> list[Unit] | None:
+        """Units that were drawn, counted as sampled; None when one is not there any more: then none is counted.
+
+        Raises:
+            Unavailable: the buffer was lost; reset it.
+        """
+        plan = self._plan
+        units = self._read([(pick.stored.unit, pick.stored.version, pick.stored.parts) for pick in picks])
+        if units is None:
+            return None
+        counted = [value for pick in picks for value in self._counted(pick)]
+        word = self._run("commit", plan.samples_per_insert, int(plan.ages), epoch, *counted)[0]
+        self._need_buffer(word)
+        if word != "ok":
+            return None
+        return [replace(unit, weight=pick.weight) for unit, pick in zip(units, picks, strict=True)]
 
     def _counted(self, pick: Pick) -> tuple[int, int, int, int]:
         unit = pick.stored.unit
@@ -242,7 +291,7 @@ class RedisReplay:
 
     def _sent(self, blobs: Sequence[bytes]) -> tuple[list[str], list[tuple[str, str, bytes, str, int]]]:
         """Keys of their own for blobs, and the commands that send them there."""
-        sent = [keys.replay(self._job, f"w:{self._token}:{next(self._numbers)}") for _ in blobs]
+        sent = [self._key(f"w:{self._token}:{next(self._numbers)}") for _ in blobs]
         return sent, [("SET", key, blob, "EX", keys.SENT_TTL_S) for key, blob in zip(sent, blobs, strict=True)]
 
     def wait(self, side: Side, timeout_s: float) -> None:
@@ -262,15 +311,11 @@ class RedisReplay:
         """See `Replay.close`."""
         self._run("close")
 
-    def _version(self) -> int:
-        word, *version = self._run("version")
-        return int(version[0]) if word == "ok" else -1
-
     def _lease_ms(self) -> int:
         return round(self._plan.lease_s * 1000)
 
     def _read(self, units: list[tuple[int, int, int]]) -> list[Unit] | None:
-        names = [keys.replay_chunk(self._job, unit, part) for unit, _, parts in units for part in range(parts)]
+        names = [self._key(f"c:{unit}:{part}") for unit, _, parts in units for part in range(parts)]
         values = self._client.get_many(names)
         if values is None:
             return None

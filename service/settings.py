@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.urls import MOST_SHARDS, checked_urls, split_urls
 
 SECRETS = Path("/run/secrets")
 
@@ -26,7 +28,10 @@ class Settings(BaseSettings):
     )
 
     state_url: str = Field("redis://127.0.0.1:6379/0", description="durable Redis: records, events, models, keys")
-    replay_url: str = Field("redis://127.0.0.1:6380/0", description="memory-only Redis: trajectories, adaptations")
+    replay_url: str = Field(
+        "redis://127.0.0.1:6380/0",
+        description="memory-only Redis: trajectories, adaptations; several servers, joined by commas, share the work",
+    )
     redis_ca: Path | None = Field(None, description="certificates to check rediss:// servers by; null: the system's")
     home: Path = Field(Path.home() / ".warploom", description="directory for checkpoints and logs")
     checkpoint_url: str | None = Field(
@@ -84,6 +89,11 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
 
+    @field_validator("state_url", "replay_url")
+    @classmethod
+    def _servers(cls, value: str, info: ValidationInfo) -> str:
+        return checked_urls(f"{info.field_name}", value, most=MOST_SHARDS if info.field_name == "replay_url" else 1)
+
     @field_validator("allowed_hosts", "plugins", mode="before")
     @classmethod
     def _commas(cls, value: object) -> object:
@@ -95,11 +105,15 @@ class Settings(BaseSettings):
         # In the URL, because every client is made from one.
         if isinstance(values, dict) and values.get("redis_ca"):
             for name in ("state_url", "replay_url"):
-                url = str(values.get(name, ""))
-                if url.startswith("rediss://") and "ssl_ca_certs=" not in url:
-                    query = urlencode({"ssl_ca_certs": str(values["redis_ca"])})
-                    values = {**values, name: f"{url}{'&' if '?' in url else '?'}{query}"}
+                if name in values:
+                    urls = split_urls(str(values[name]))
+                    values = {**values, name: ",".join(_with_certificates(url, values["redis_ca"]) for url in urls)}
         return values
+
+    @property
+    def replay_urls(self) -> tuple[str, ...]:
+        """The servers in `replay_url`."""
+        return split_urls(self.replay_url)
 
     @property
     def jobs_dir(self) -> Path:
@@ -112,3 +126,9 @@ class Settings(BaseSettings):
         if self.checkpoint_url and "://" in self.checkpoint_url:
             return self.checkpoint_url
         return str(Path(self.checkpoint_url).expanduser() if self.checkpoint_url else self.jobs_dir)
+
+
+def _with_certificates(url: str, path: object) -> str:
+    if not url.startswith("rediss://") or "ssl_ca_certs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({'ssl_ca_certs': str(path)})}"

@@ -16,8 +16,9 @@ from redis._parsers.socket import SERVER_CLOSED_CONNECTION_ERROR
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from service.connection import unavailable, without_password
+from service.connection import unavailable
 from service.scripts import Arg, Script
+from service.urls import without_password
 from warploom.errors import Unavailable
 
 TRIES = 4

@@ -80,3 +80,21 @@ def unpack(blob: bytes) -> Snapshot:
         return Snapshot(Cursor(**header["cursor"]), found, header["claimed"])
     except (KeyError, TypeError) as error:
         raise WireError(f"not a snapshot of a replay: {error!r}") from None
+
+
+def pack_shares(shares: Sequence[bytes]) -> bytes:
+    """The snapshots of all shares of a buffer (`warploom.replay_shares`) as one, with a checksum."""
+    arrays = {str(i): np.frombuffer(share, np.uint8) for i, share in enumerate(shares)}
+    return chunks.encode({"snapshot": 1, "shares": len(shares)}, arrays)
+
+
+def unpack_shares(blob: bytes, count: int) -> list[bytes]:
+    """The snapshots in a blob of `pack_shares`.
+
+    Raises:
+        WireError: damaged, something else, or not of so many shares.
+    """
+    header, arrays = chunks.decode(blob)
+    if header.get("shares") != count or len(arrays) != count:
+        raise WireError(f"not a snapshot of a replay on {count} servers")
+    return [arrays[str(i)].tobytes() for i in range(count)]

@@ -26,7 +26,11 @@ def main() -> int:
 
     `RAY_ADDRESS` (`auto`, or `host:port`) joins a cluster; without it Ray is started here and ends with this process.
     """
-    settings = Settings()
+    try:
+        settings = Settings()
+    except WarploomError as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        return 1
     configure_logging(settings)
     log = structlog.get_logger()
     stopping = threading.Event()

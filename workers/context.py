@@ -17,11 +17,12 @@ from service.connection import Connections, connect
 from service.events import EventLog
 from service.jobs import JobStore
 from service.models import ModelStore
-from service.replay import RedisReplay
 from service.settings import Settings
+from service.sharded_replay import Tell, replay_on
 from warploom import plugins
 from warploom.errors import Unavailable
 from warploom.plan import plan_of
+from warploom.replay import Replay
 from warploom.spec import JobSpec
 
 log = structlog.get_logger()
@@ -55,7 +56,7 @@ class JobContext:
         self.events = EventLog(self.connections)
         self.models = ModelStore(self.connections)
         self.checkpoints = CheckpointStore.of(self.settings, assignment.job_id, generation=assignment.generation)
-        self.replay = replay_of(self.connections, assignment)
+        self.replay = replay_of(self.connections, assignment, self.report)
         self._untold: deque[tuple[str, dict[str, Any]]] = deque(maxlen=UNTOLD_MOST)
         self._silent_until = 0.0
 
@@ -106,10 +107,10 @@ class JobContext:
         return True
 
 
-def replay_of(connections: Connections, assignment: Assignment) -> RedisReplay:
-    """The buffer of a job, as one of its generations sees it."""
+def replay_of(connections: Connections, assignment: Assignment, tell: Tell | None = None) -> Replay:
+    """The buffer of a job, as one of its generations sees it; `tell` is told of servers that are lost."""
     plan = plan_of(JobSpec.parse(assignment.spec), lease_s=UNIT_LEASE_S)
-    return RedisReplay(connections, assignment.job_id, assignment.generation, plan)
+    return replay_on(connections, assignment.job_id, assignment.generation, plan, tell=tell)
 
 
 def shipped(settings: Settings) -> dict[str, Any]:

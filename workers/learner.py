@@ -22,6 +22,7 @@ from warploom.learner import LearnerState
 from warploom.plan import plan_of
 from warploom.records import Progress
 from warploom.replay import Replay
+from warploom.replay_shares import Shares
 from warploom.spec import JobSpec
 from warploom.threads import use_threads
 from warploom.training import Alone, Group, LearnerLoop, Units
@@ -184,7 +185,8 @@ def _check_budget(context: JobContext, algorithm: Algorithm[Any], state: Learner
         return
     per_point = sum(meta.params[name].numel() for name in algorithm.adaptable) * 4
     points = -(-config.inner_steps // config.record_every)
-    plan_of(context.spec).check_unit_bytes((points + 1) * per_point * context.spec.training.unit)
+    shares = Shares(plan_of(context.spec), len(context.connections.shards))
+    shares.check((points + 1) * per_point * context.spec.training.unit)
 
 
 class _Progress:

@@ -12,7 +12,6 @@ import structlog
 from service.connection import Connections
 from service.events import EventLog
 from service.jobs import JobClaim, JobStore, ran_s
-from service.replay import RedisReplay
 from service.settings import Settings
 from warploom.errors import Fenced, RunsLost, RuntimeExceeded, Unavailable, WarploomError
 from warploom.records import CANCELLED, CANCELLING, FAILED, RUNNING, SUCCEEDED
@@ -65,7 +64,7 @@ class JobRun:
             spec=claim.job.spec,
             settings=shipped(settings),
         )
-        self._replay: RedisReplay = replay_of(connections, self._assignment)
+        self._replay = replay_of(connections, self._assignment)
         self._watch = StallWatch(claim.job.id, self._events, self._replay, self._spec.training.max_stall_s)
         self._cast = Cast(self._assignment, self._spec)
         self._parts: list[Part] = []

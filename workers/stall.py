@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from service.events import EventLog
-from service.replay import RedisReplay
 from warploom.errors import Stalled
+from warploom.replay import Replay
 
 LOOK_S = 2.0
 
@@ -26,7 +26,7 @@ class StallWatch:
         self,
         job_id: str,
         events: EventLog,
-        replay: RedisReplay,
+        replay: Replay,
         most_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

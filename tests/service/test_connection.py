@@ -12,12 +12,13 @@ import redis
 import structlog
 from pydantic import SecretStr, ValidationError
 
-from service.connection import Connections, connect, packed, without_password
+from service.connection import Connections, connect, packed
 from service.jobs import JobStore
 from service.observability import configure_logging
 from service.processes import free_port
 from service.scripts import FOLDER, Script
 from service.settings import Settings
+from service.urls import without_password
 from tests.conftest import leaked_keys
 from warploom.errors import Unavailable
 from warploom.spec import JobSpec

@@ -13,6 +13,7 @@ import pytest
 from service.connection import Connections
 from service.ids import new_id
 from service.replay import RedisReplay
+from service.sharded_replay import ShardedReplay
 from tests.support.clock import FakeClock
 from warploom.errors import Conflict, Fenced, InvalidInput, Unavailable, WireError
 from warploom.local_replay import LocalReplay
@@ -27,14 +28,27 @@ def plan(mode: str = "sync", **options: Any) -> ReplayPlan:
     return ReplayPlan(mode=mode, **{**base, **options})  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["local", "redis"])
+@pytest.fixture(params=["local", "redis", "shards"])
 def make(request: pytest.FixtureRequest, clock: FakeClock) -> MakeReplay:
     """A maker of buffers that were reset at a version and published it."""
+    return maker(request, clock)
+
+
+@pytest.fixture(params=["local", "redis"])
+def make_one(request: pytest.FixtureRequest, clock: FakeClock) -> MakeReplay:
+    """As `make`, without several servers: there order and budgets are kept in each share (test_sharded_replay)."""
+    return maker(request, clock)
+
+
+def maker(request: pytest.FixtureRequest, clock: FakeClock) -> MakeReplay:
+    """A maker of buffers of the kind that the fixture's parameter names."""
 
     def build(options: ReplayPlan, version: int = 0) -> Replay:
         replay: Replay
         if request.param == "local":
             replay = LocalReplay(options, clock=clock)
+        elif request.param == "shards":
+            replay = ShardedReplay(request.getfixturevalue("sharded"), new_id("job"), 1, options, clock=clock)
         else:
             connections: Connections = request.getfixturevalue("connections")
             replay = RedisReplay(connections, new_id("job"), 1, options, clock=clock)
@@ -105,8 +119,8 @@ def test_versions_only_grow(make: MakeReplay) -> None:
             replay.take_round(version)
 
 
-def test_an_expired_claim_is_handed_out_first(make: MakeReplay, clock: FakeClock) -> None:
-    replay = make(plan(units_per_round=4))
+def test_an_expired_claim_is_handed_out_first(make_one: MakeReplay, clock: FakeClock) -> None:
+    replay = make_one(plan(units_per_round=4))
     assert [replay.claim("dead"), replay.claim("alive")][1]
     clock.advance(9)
     assert replay.renew("alive", 1) and not replay.renew("dead", 1)
@@ -158,8 +172,8 @@ def test_chunks_that_contradict_are_refused(make: MakeReplay) -> None:
     assert replay.stats().rejected == 1
 
 
-def test_the_byte_budget_is_hard_and_a_refused_chunk_leaves_nothing(make: MakeReplay) -> None:
-    replay = make(plan(max_bytes=10))
+def test_the_byte_budget_is_hard_and_a_refused_chunk_leaves_nothing(make_one: MakeReplay) -> None:
+    replay = make_one(plan(max_bytes=10))
     claimed(replay)
     assert replay.append(Chunk(0, 0, 1, 0, b"123456")) == "accepted"
     before = replay.stats()
@@ -168,8 +182,8 @@ def test_the_byte_budget_is_hard_and_a_refused_chunk_leaves_nothing(make: MakeRe
     assert replay.append(Chunk(1, 0, 1, 0, b"1234")) == "accepted"
 
 
-def test_several_chunks_stop_at_the_first_that_must_wait(make: MakeReplay) -> None:
-    replay = make(plan(max_bytes=10))
+def test_several_chunks_stop_at_the_first_that_must_wait(make_one: MakeReplay) -> None:
+    replay = make_one(plan(max_bytes=10))
     claimed(replay)
     whole = [Chunk(0, part, 3, 0, b"1234") for part in range(3)]
     assert replay.extend(whole) == ["accepted", "accepted", "wait"]
@@ -224,8 +238,8 @@ def test_a_closed_buffer_is_quiet_for_rollouts_and_loud_for_the_learner(make: Ma
     assert claimed(replay) == [0, 1]
 
 
-def test_async_rollouts_stop_when_they_are_far_enough_ahead(make: MakeReplay) -> None:
-    replay = make(plan("async", rounds=100))
+def test_async_rollouts_stop_when_they_are_far_enough_ahead(make_one: MakeReplay) -> None:
+    replay = make_one(plan("async", rounds=100))
     assert claimed(replay) == [0, 1, 2, 3]
     for unit in range(4):
         fill(replay, unit, 0)
@@ -248,14 +262,23 @@ def test_a_unit_is_used_as_often_as_asked_and_leaves(make: MakeReplay) -> None:
     assert (replay.stats().units, replay.stats().bytes, replay.stats().sampled) == (0, 0, 6)
 
 
+def sampled(replay: Replay, version: int) -> list[Unit] | None:
+    """A sample of two once rollouts have done what they may; the first look may do no more than drop what is stale."""
+    for _ in range(2):
+        for unit in claimed(replay):
+            assert fill(replay, unit, version) == ["accepted"]
+        taken = replay.sample(2, version)
+        if taken:
+            break
+    return taken
+
+
 @pytest.mark.parametrize("rate", [0.3, 0.5, 1.0, 1.5, 2.0, 2.4, 7.0])
 def test_the_limiter_keeps_the_rate_and_never_stops_both_sides(make: MakeReplay, rate: float) -> None:
     rounds = 60
     replay = make(plan("async", rounds=rounds, samples_per_insert=rate, ahead=4))
     for version in range(rounds):
-        for unit in claimed(replay):
-            assert fill(replay, unit, version) == ["accepted"]
-        assert replay.sample(2, version) is not None, f"stuck at {version}"
+        assert sampled(replay, version), f"stuck at {version}"
         replay.publish(version + 1, b"")
     stats = replay.stats()
     assert replay.done() and stats.sampled == 2 * rounds
@@ -270,9 +293,7 @@ def test_every_sampler_keeps_the_rate(make: MakeReplay, name: Any, most: int | N
     replay = make(plan("async", rounds=25, **options))
     uses: Counter[int] = Counter()
     for version in range(25):
-        for unit in claimed(replay):
-            assert fill(replay, unit, version) == ["accepted"]
-        taken = replay.sample(2, version)
+        taken = sampled(replay, version)
         assert taken, f"stuck at {version}"
         uses.update(unit.number for unit in taken)
         replay.publish(version + 1, b"")
@@ -460,8 +481,8 @@ def test_a_rejected_unit_of_a_round_is_done_again(make: MakeReplay) -> None:
 
 
 @pytest.mark.parametrize("rate", [1.0, 2.0])
-def test_a_rejected_unit_of_a_sample_is_done_again_and_its_use_taken_back(make: MakeReplay, rate: float) -> None:
-    replay = make(plan("async", rounds=100, samples_per_insert=rate, ahead=1))
+def test_a_rejected_unit_of_a_sample_is_done_again_and_its_use_taken_back(make_one: MakeReplay, rate: float) -> None:
+    replay = make_one(plan("async", rounds=100, samples_per_insert=rate, ahead=1))
     for unit in claimed(replay):
         fill(replay, unit, 0)
     taken = replay.sample(2, 0)
@@ -487,8 +508,8 @@ def test_a_budget_of_units_bounds_claims_and_lets_units_that_were_begun_end(make
 
 
 @pytest.mark.parametrize("budget", [{"max_units": 3}, {"max_bytes": 12}])
-def test_the_oldest_go_where_the_plan_says_so(make: MakeReplay, budget: dict[str, int]) -> None:
-    replay = make(plan("async", rounds=100, ahead=4, when_full="drop_oldest", **budget))
+def test_the_oldest_go_where_the_plan_says_so(make_one: MakeReplay, budget: dict[str, int]) -> None:
+    replay = make_one(plan("async", rounds=100, ahead=4, when_full="drop_oldest", **budget))
     for unit in claimed(replay)[:5]:
         assert replay.append(Chunk(unit, 0, 1, 0, b"%4d" % unit)) == "accepted"
     stats = replay.stats()
@@ -563,8 +584,8 @@ def test_a_restore_stops_at_the_budget(make: MakeReplay) -> None:
     assert small.stats().bytes == 16
 
 
-def test_uses_of_units_that_left_do_not_let_more_in(make: MakeReplay) -> None:
-    replay = make(plan("async", rounds=4, ahead=4, samples_per_insert=2))
+def test_uses_of_units_that_left_do_not_let_more_in(make_one: MakeReplay) -> None:
+    replay = make_one(plan("async", rounds=4, ahead=4, samples_per_insert=2))
     units = claimed(replay)
     assert units == [0, 1, 2, 3], "8 samples are 4 units of 2 uses"
     for unit in units:
