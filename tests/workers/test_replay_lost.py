@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import signal
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
 
 from service.checkpoints import CheckpointStore
-from service.connection import Connections
-from service.events import EventLog
-from service.jobs import JobStore
+from service.connection import Connections, connect
+from service.embedded import EmbeddedRedis
 from service.settings import Settings
+from tests.support.threaded_job import Running, sine
 from tests.support.waiting import wait_until
 from warploom.local import train
-from warploom.spec import JobSpec
 from warploom.training import unpack_state
-from workers.context import Assignment, shipped
-from workers.learner import LearnerWorker
-from workers.rollout import RolloutWorker
 
 pytestmark = pytest.mark.timeout(400)
-
-
-def sine(**sections: Any) -> JobSpec:
-    document: dict[str, Any] = {
-        "algorithm": {"name": "warpgrad", "inner_lr": 0.01, "inner_steps": 4, "points_per_update": 8},
-        "task": "sinusoid",
-        "model": {"name": "warp_mlp", "hidden": [8]},
-        "training": {"rounds": 40, "meta_batch": 4, "unit": 2, "rollouts": 1, "checkpoint_every": 2},
-        "resources": {"learner_threads": 1},
-    }
-    for name, section in sections.items():
-        document[name] = {**document.get(name, {}), **section}
-    return JobSpec.parse(document)
 
 
 @pytest.fixture(autouse=True)
@@ -44,31 +28,6 @@ def own_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-class Running:
-    """One job, its learner and its rollout."""
-
-    def __init__(self, connections: Connections, settings: Settings, spec: JobSpec) -> None:
-        jobs = JobStore(connections)
-        job = jobs.create(spec)
-        claim = jobs.claim("test", 600)
-        assert claim
-        assignment = Assignment(
-            job_id=job.id, name=job.name, generation=claim.generation, spec=job.spec, settings=shipped(settings)
-        )
-        self.id, self.connections, self.settings, self.jobs = job.id, connections, settings, jobs
-        workers = (LearnerWorker(assignment), RolloutWorker(assignment, "rollout-0"))
-        self.threads = [threading.Thread(target=worker.run, daemon=True) for worker in workers]
-        for thread in self.threads:
-            thread.start()
-
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        events = EventLog(self.connections).list(self.id, limit=10_000)
-        return [event.data for event in events if event.kind == kind]
-
-    def end(self) -> None:
-        wait_until(lambda: not any(thread.is_alive() for thread in self.threads), 300, what="the end of the job")
 
 
 def test_a_sync_job_does_its_round_again_and_ends_the_same(connections: Connections, redis_settings: Settings) -> None:
@@ -85,12 +44,7 @@ def test_a_sync_job_does_its_round_again_and_ends_the_same(connections: Connecti
     last = running.told("round")[-1]
     assert last["samples_per_insert"] > 0
     assert last["blocked_learner_s"] > 0
-    checkpoint = CheckpointStore.of(redis_settings, running.id).latest()
-    assert checkpoint
-    state = unpack_state(checkpoint.blobs)
-    assert state.meta.version == 40
-    expected = train(spec).meta.params
-    assert all(torch.equal(state.meta.params[name], value) for name, value in expected.items())
+    assert same(final(redis_settings, running.id), train(spec).meta.params)
     assert [data["meta_step"] for data in running.told("round")] == list(range(1, 41)), "no round is missing or doubled"
 
 
@@ -102,3 +56,45 @@ def test_an_async_job_gets_its_buffer_back(connections: Connections, redis_setti
     running.end()
     assert running.told("replay_restored")[0]["units"] >= 0
     assert running.told("round")[-1]["meta_step"] == 40
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """Three replay servers."""
+    with EmbeddedRedis(tmp_path / "redis", shards=3) as servers:
+        yield servers
+
+
+def test_a_sync_job_outlives_one_of_its_replay_servers_and_uses_it_again(
+    three: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.connection.REST_S", 0.1)
+    monkeypatch.setattr("service.sharded_replay.RETURN_S", 0.1)
+    settings = Settings(state_url=three.state_url, replay_url=three.replay_url, home=tmp_path / "home")
+    spec = sine(training={"meta_batch": 6})
+    connections = connect(settings)
+    running = Running(connections, settings, spec)
+    wait_until(lambda: len(running.told("round")) >= 3, 120)
+    os.kill(three.pid("replay-1"), signal.SIGKILL)
+    wait_until(lambda: running.told("shard_lost"), 60, what="the loss of a server")
+    rounds = len(running.told("round"))
+    wait_until(lambda: len(running.told("round")) >= rounds + 2, 60, what="rounds on the others")
+    three.revive("replay-1")
+    wait_until(lambda: running.told("shard_back"), 60, what="the server's return")
+    running.end()
+    connections.close()
+    assert running.told("waiting") == []
+    assert [data["meta_step"] for data in running.told("round")] == list(range(1, 41))
+    assert same(final(settings, running.id), train(spec).meta.params)
+
+
+def final(settings: Settings, job_id: str) -> dict[str, torch.Tensor]:
+    checkpoint = CheckpointStore.of(settings, job_id).latest()
+    assert checkpoint
+    state = unpack_state(checkpoint.blobs)
+    assert state.meta.version == 40
+    return dict(state.meta.params)
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(found[name], value) for name, value in expected.items())
