@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import redis.asyncio
@@ -14,6 +14,7 @@ from api.feed import Feed, Follower, Item, Parse
 from service.adaptations import parse_reply, reply_key
 from service.events import parse_entry, stream_key
 from service.logs import log_key
+from service.trips import Trips
 from warploom.errors import TimedOut, Unavailable
 from warploom.records import FINAL_STATES, Event
 
@@ -30,16 +31,17 @@ Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 
 class Live:
-    """Asynchronous readers of both Redis servers.
+    """Asynchronous readers of all Redis servers.
 
     Args:
         state_url: the durable server.
-        replay_url: the memory-only one.
+        replay_urls: the memory-only ones.
+        replay: knows which of them are away.
     """
 
-    def __init__(self, state_url: str, replay_url: str) -> None:
-        self._urls = (state_url, replay_url)
-        self._replies: Any = None
+    def __init__(self, state_url: str, replay_urls: Sequence[str], replay: Trips) -> None:
+        self._state_url, self._replay_urls, self._replay = state_url, replay_urls, replay
+        self._replies: list[Any] = []
         self._clients: list[Any] = []
         self._feeds: tuple[Feed, ...] = ()
         self._closing = False
@@ -47,10 +49,10 @@ class Live:
     def open(self) -> None:
         """Make the clients and start the readers; within the running event loop, which they belong to."""
         self._closing = False
-        self._replies = _client(self._urls[1], MOST_REPLIES)
-        self._clients = [self._replies]
+        self._replies = [_client(url, MOST_REPLIES) for url in self._replay_urls]
+        self._clients = [*self._replies]
         feeds = []
-        for label, url in zip(("state", "replay"), self._urls, strict=True):
+        for label, url in [("state", self._state_url), *(("replay", url) for url in self._replay_urls)]:
             reader, looks = _client(url, 1), _client(url, MOST_LOOKS, wait=True)
             feeds.append(Feed(label, reader, looks))
             self._clients += [reader, looks]
@@ -87,7 +89,8 @@ class Live:
         self, owner: str, after: str, ended: Callable[[], Awaitable[bool]], parse: Parse
     ) -> AsyncIterator[Item[Any] | None]:
         """The lines of a job's log after `after`, until the job is over and nothing more comes; None as above."""
-        async with self._feeds[1].follow(log_key(owner), after, parse) as follower:
+        lines = self._feeds[1 + self._replay.well()[0]]
+        async with lines.follow(log_key(owner), after, parse) as follower:
             async for item in self._items(follower, ended, LOG_LOOK_S):
                 yield item
 
@@ -132,12 +135,29 @@ class Live:
         raise TimedOut(f"no answer after {timeout_s:g} s", rule=f"within {timeout_s:g} s")
 
     async def _read(self, key: str, wait_s: float) -> Entries:
-        if self._replies is None:
+        """What any replay server has there, as soon as one has something."""
+        if not self._replies:
             raise RuntimeError("the readers are not open")
+        looks = {asyncio.create_task(self._look(self._replies[i], key, wait_s)) for i in self._replay.well()}
+        try:
+            entries: Entries = []
+            going, failed, asked = looks, 0, len(looks)
+            while going and not entries:
+                done, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+                failed += sum(look.exception() is not None for look in done)
+                entries = next((look.result() for look in done if not look.exception() and look.result()), [])
+            if failed == asked:
+                raise next(error for look in looks if (error := look.exception()))
+            return entries
+        finally:
+            for look in looks:
+                look.cancel()
+
+    async def _look(self, replies: Any, key: str, wait_s: float) -> Entries:
         try:
             async with asyncio.timeout(wait_s + 10):
                 block = max(int(wait_s * 1000), 1)
-                answer = await self._replies.xread({key: "0-0"}, count=1, block=block)
+                answer = await replies.xread({key: "0-0"}, count=1, block=block)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"the replay Redis does not answer: {type(error).__name__}") from None
         return [entry for _key, entries in answer or () for entry in entries]

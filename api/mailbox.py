@@ -31,11 +31,13 @@ class Mailbox:
 
     Args:
         replay_url: the memory-only server.
+        address: of the stream that answers come through; default: a new one.
+        alone: whether there is no other server. If there is one, whoever waits is told at once when this one is lost.
     """
 
-    def __init__(self, replay_url: str) -> None:
-        self._url = replay_url
-        self.address = keys.inbox(secrets.token_hex(8))
+    def __init__(self, replay_url: str, address: str | None = None, *, alone: bool = True) -> None:
+        self._url, self._alone = replay_url, alone
+        self.address = address or keys.inbox(secrets.token_hex(8))
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
         # Apart from the limiter's: large payloads would hold small commands up.
         self._trips = Trips("replay", replay_url)
@@ -51,9 +53,7 @@ class Mailbox:
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
         await self._trips.close()
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(Unavailable("this server is stopping; try again"))
+        self._fail("this server is stopping; try again")
         await self._connection.disconnect()
 
     async def submit(self, queue: AdaptationQueue, request: AdaptationRequest) -> bool:
@@ -93,6 +93,8 @@ class Mailbox:
                     read.clear()
             except (RedisError, OSError, Unavailable):
                 # Answers wait in the stream; whoever runs out of time says so.
+                if not self._alone:
+                    self._fail("the replay Redis does not answer")
                 await self._connection.disconnect(nowait=True)
                 await asyncio.sleep(RETRY_S)
 
@@ -108,3 +110,8 @@ class Mailbox:
         waiting = self._waiting.get(fields[b"id"].decode())
         if waiting is not None and not waiting.done():
             waiting.set_result(fields[b"reply"])
+
+    def _fail(self, why: str) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(Unavailable(why))

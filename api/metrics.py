@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from api.state import Services
+from service.connection import answers
 from service.replay_totals import BLOCKED, totals
 from warploom.errors import WarploomError
 
@@ -99,6 +100,10 @@ class _Work(Collector):
         dropped = GaugeMetricFamily("warploom_adaptations_dropped", "Adapted models that made room before their time")
         dropped.add_metric([], books["dropped"])
         yield dropped
+        shards = GaugeMetricFamily("warploom_replay_shard_up", "Whether a replay server answers", labels=["shard"])
+        for number, shard in enumerate(services.connections.shards):
+            shards.add_metric([str(number)], answers(shard))
+        yield shards
         alive = GaugeMetricFamily("warploom_parts_alive", "Live parts of the service", labels=["role"])
         for role, count in services.fleet.alive().items():
             alive.add_metric([role], count)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from api.live import Live
 from api.mailbox import Mailbox
+from api.mailboxes import mailbox_on
 from service.adaptations import AdaptationQueue
 from service.audit import AuditLog
 from service.auth import KeyRing
@@ -19,6 +20,8 @@ from service.limits import BYTES, REQUESTS, ROWS, Limiter, resolved
 from service.logs import LogStore
 from service.models import ModelStore
 from service.settings import Settings
+from service.sharded_adaptations import queue_on
+from service.sharded_trips import trips_on
 from service.sweeps import SweepStore
 from service.tenancy import Caller
 from service.trips import Trips
@@ -59,6 +62,7 @@ class Services:
     @classmethod
     def over(cls, settings: Settings, connections: Connections) -> Services:
         """The services over these connections."""
+        replay = trips_on("replay", settings.replay_urls)
         return cls(
             settings=settings,
             connections=connections,
@@ -66,7 +70,7 @@ class Services:
             events=EventLog(connections),
             models=ModelStore(connections),
             sweeps=SweepStore(connections),
-            queue=AdaptationQueue(connections, ttl_s=settings.adaptation_ttl_s, most_waiting=settings.adapt_queue),
+            queue=queue_on(connections, ttl_s=settings.adaptation_ttl_s, most_waiting=settings.adapt_queue),
             keys=KeyRing(connections),
             limits=Limiter(connections),
             usage=Usage(connections),
@@ -74,10 +78,10 @@ class Services:
             fleet=Fleet(connections),
             logs=LogStore(connections),
             webhooks=WebhookStore(connections, allowed=settings.allowed_hosts),
-            live=Live(settings.state_url, settings.replay_url),
-            mailbox=Mailbox(settings.replay_url),
+            live=Live(settings.state_url, settings.replay_urls, replay),
+            mailbox=mailbox_on(settings.replay_urls, replay),
             state=Trips("state", settings.state_url),
-            replay=Trips("replay", settings.replay_url),
+            replay=replay,
         )
 
     def open(self) -> None:
@@ -107,7 +111,7 @@ class Services:
             events=EventLog(connections, caller=caller),
             models=ModelStore(connections, caller=caller),
             sweeps=SweepStore(connections, caller=caller),
-            queue=AdaptationQueue(
+            queue=queue_on(
                 connections,
                 ttl_s=self.settings.adaptation_ttl_s,
                 most_waiting=self.settings.adapt_queue,

@@ -40,6 +40,7 @@ def _options(arguments: list[str] | None, settings: Settings) -> StackOptions:
     command.add_argument("--port", type=int, default=settings.api_port, help="port of the API; 0 finds a free one")
     command.add_argument("--rollout-cpus", type=int, help="rollouts that run at once; default: cores, at least 16")
     command.add_argument("--adapters", type=int, help="adapter actors")
+    command.add_argument("--replay-shards", type=int, default=1, help="replay servers that share the work")
     command.add_argument("--ready-file", type=Path, help="file to write once the API answers")
     command.add_argument("--verbose", action="store_true", help="logs of all parts to this terminal")
     return StackOptions(**vars(parser.parse_args(arguments)))

@@ -14,7 +14,7 @@ from typing import Literal
 from redis.exceptions import ResponseError
 
 from service import keys
-from service.connection import Connections
+from service.connection import Connections, RoleClient
 from service.ids import new_id, text
 from service.kept import Kept, KeptStore
 from service.scripts import Arg, Script
@@ -78,9 +78,11 @@ class AdaptationRequest:
     content: str = ""
     fingerprint: str = ""
     warnings: list[str] = field(default_factory=list)
-    # Set by `AdaptationQueue.read`: the stream's entry, and the adaptation that a request of equal content made before.
+    # Set by `AdaptationQueue.read`: the stream's entry, and the adaptation that a request of equal content made before;
+    # by `ShardedQueue.read`, the replay server.
     entry: str = field(default="", compare=False, repr=False)
     before: str = field(default="", compare=False, repr=False)
+    shard: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Outcome:
     kept: Kept | None = None
 
 
-_TOLD = [one.name for one in fields_of(AdaptationRequest) if one.name not in ("payload", "entry", "before")]
+_TOLD = [one.name for one in fields_of(AdaptationRequest) if one.name not in ("payload", "entry", "before", "shard")]
 
 
 class AdaptationQueue:
@@ -103,6 +105,7 @@ class AdaptationQueue:
         ttl_s: seconds that adapted parameters are kept (`Settings.adaptation_ttl_s`).
         budget_bytes: of all that is kept; the oldest make room.
         most_waiting: requests without an answer beyond which no more are taken.
+        server: where they are; default: the first replay server.
         caller: who asks. Adapters have none: they see full names of models (see `service.tenancy.full_name`), so
             that whatever they remember by model is apart for each tenant.
 
@@ -117,11 +120,12 @@ class AdaptationQueue:
         ttl_s: float = 3600,
         budget_bytes: int = 2**28,
         most_waiting: int = MOST_WAITING,
+        server: RoleClient | None = None,
         caller: Caller | None = None,
     ) -> None:
-        self._replay = connections.replay
+        self.server = self._replay = server or connections.replay
         self._ttl_s = ttl_s
-        self.kept = KeptStore(connections, ttl_s=ttl_s, budget_bytes=budget_bytes, caller=caller)
+        self.kept = KeptStore(self.server, ttl_s=ttl_s, budget_bytes=budget_bytes, caller=caller)
         self._most_waiting = most_waiting
         self._caller = caller
         self._looked = -math.inf
@@ -234,13 +238,18 @@ class AdaptationQueue:
         end = time.monotonic() + timeout_s
         while True:
             left_ms = round((end - time.monotonic()) * 1000)
-            blocks = ("BLOCK", min(BLOCK_MS, left_ms)) if left_ms > 0 else ()
-            found = self._replay.execute_command("XREAD", "COUNT", 1, *blocks, "STREAMS", reply_key(request_id), "0")
-            if found:
-                (entries,) = dict(found).values()
-                return parse_reply(entries[0][1][b"reply"])
+            raw = self.look(request_id, left_ms)
+            if raw is not None:
+                return parse_reply(raw)
             if left_ms <= 0:
                 raise TimedOut(f"no answer to {request_id} within {timeout_s:g} seconds")
+
+    def look(self, request_id: str, block_ms: int) -> bytes | None:
+        """The answer as it is stored, for `parse_reply`; None when none comes in that time (2000 ms at most)."""
+        blocks = ("BLOCK", min(BLOCK_MS, block_ms)) if block_ms > 0 else ()
+        found = self._replay.execute_command("XREAD", "COUNT", 1, *blocks, "STREAMS", reply_key(request_id), "0")
+        raw: bytes | None = next(iter(dict(found).values()))[0][1][b"reply"] if found else None
+        return raw
 
     def pending(self) -> int:
         """Requests that are not answered yet."""

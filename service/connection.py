@@ -242,6 +242,15 @@ def every(clients: Sequence[RoleClient], call: Callable[[RoleClient], AnswerT]) 
     return found
 
 
+def answers(client: RoleClient) -> bool:
+    """Whether the server is there."""
+    try:
+        client.execute_command("PING")
+    except Unavailable:
+        return False
+    return True
+
+
 def connect(settings: Settings, *, wait_s: float = 30.0) -> Connections:
     """Connections to all servers, once the state server and at least one replay server answer.
 

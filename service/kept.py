@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service import keys
-from service.connection import Connections
+from service.connection import RoleClient
 from service.scripts import Arg, Script
 from service.tenancy import Caller, split_name
 from service.trips import Trips
@@ -30,16 +30,14 @@ class KeptStore:
     """Adapted parameters on the replay server.
 
     Args:
-        connections: both Redis roles.
+        server: where they are.
         ttl_s: seconds that they are kept (`Settings.adaptation_ttl_s`).
         budget_bytes: of all that is kept; the oldest make room.
         caller: who asks; see `service.adaptations.AdaptationQueue`.
     """
 
-    def __init__(
-        self, connections: Connections, *, ttl_s: float, budget_bytes: int, caller: Caller | None = None
-    ) -> None:
-        self._replay = connections.replay
+    def __init__(self, server: RoleClient, *, ttl_s: float, budget_bytes: int, caller: Caller | None = None) -> None:
+        self._replay = server
         self._ttl_s, self._budget_bytes = ttl_s, budget_bytes
         self._caller = caller
 

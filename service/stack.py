@@ -1,4 +1,4 @@
-"""The whole service on one machine: two Redis servers, the supervisor, the API."""
+"""The whole service on one machine: its Redis servers, the supervisor, the API."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class StackOptions:
         port: port of the API; 0 for a free one.
         rollout_cpus: rollouts that run at once; None: cores, at least 16.
         adapters: adapter actors; None for the setting's default.
+        replay_shards: replay servers.
         verbose: children write to our terminal and not to `home/logs`.
         ready_file: written (JSON: url, pid) once the API answers.
         commands: the children in the order in which they start; they end in reverse.
@@ -55,6 +56,7 @@ class StackOptions:
     port: int = 8000
     rollout_cpus: int | None = None
     adapters: int | None = None
+    replay_shards: int = 1
     verbose: bool = False
     ready_file: Path | None = None
     commands: dict[str, tuple[str, ...]] = field(
@@ -149,7 +151,7 @@ def up(options: StackOptions) -> None:
                 value=options.port,
             )
         port = options.port or free_port(options.host)
-        with EmbeddedRedis(home / "redis") as servers:
+        with EmbeddedRedis(home / "redis", shards=options.replay_shards) as servers:
             log.info("redis started", servers=describe(servers))
             _Stack(options, home, port, servers, stop, keepers).run()
 

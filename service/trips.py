@@ -73,6 +73,14 @@ class Trips:
         self._some.set()
         return await done
 
+    async def find(self, *command: Any) -> Any:
+        """As `run`, of one server or of all: the reply of the first that has something there."""
+        return await self.run(*command)
+
+    def well(self) -> list[int]:
+        """Numbers of the servers that are not known to be away; of all when none is well."""
+        return [0]
+
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """What a script returns. Raises as `run` does."""
         try:

@@ -17,6 +17,7 @@ from service.fleet import Fleet
 from service.kept import Kept
 from service.models import ModelStore
 from service.settings import Settings
+from service.sharded_adaptations import queue_on
 from warploom import plugins
 from warploom.adaptation import ServedModel, Support
 from warploom.errors import NotFound, TimedOut, Unavailable, WarploomError
@@ -67,7 +68,7 @@ class Adapter:
     def attach(self, connections: Connections) -> None:
         """Work on these servers."""
         settings = self._settings
-        self._queue = AdaptationQueue(
+        self._queue = queue_on(
             connections, ttl_s=settings.adaptation_ttl_s, budget_bytes=settings.adaptation_budget_bytes
         )
         self._warm = WarmModels(ModelStore(connections), settings.adapter_models_bytes)

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from service.adaptations import AdaptationQueue
 from service.connection import Connections
 from service.fleet import Fleet
 from service.jobs import JobStore
 from service.settings import Settings
+from service.sharded_adaptations import queue_on
 from service.sweeps import SweepStore
 from warploom.errors import Unavailable
 from workers import placement
@@ -45,7 +45,7 @@ class Supervisor:
         self._connections, self._settings, self._stopping = connections, settings, stopping
         self._jobs, self._sweeps = JobStore(connections), SweepStore(connections)
         self._fleet = Fleet(connections)
-        self._queue = AdaptationQueue(connections)
+        self._queue = queue_on(connections)
         self._name = f"{socket.gethostname()}-{time.time_ns():x}"
         self._threads: list[threading.Thread] = []
         self._adapters: dict[str, tuple[Any, Any]] = {}

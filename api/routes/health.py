@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api import errors
 from api.deps import ServicesDep
 from api.state import Services
-from service.connection import RoleClient
+from service.connection import RoleClient, answers
 from warploom import __version__
 from warploom.errors import Unavailable, WarploomError
 
@@ -38,10 +38,13 @@ def readyz(request: Request, services: ServicesDep) -> Response:
 
 
 def _parts(services: Services) -> dict[str, Any]:
+    replays = [_ping(client) for client in services.connections.shards]
     parts: dict[str, Any] = {
         "state_redis": _ping(services.connections.state),
-        "replay_redis": _ping(services.connections.replay),
+        "replay_redis": "up" if "up" in replays else "down",
     }
+    if len(replays) > 1:  # one is enough
+        parts["replay_shards"] = replays
     try:
         alive = services.fleet.alive()
     except WarploomError:
@@ -50,11 +53,7 @@ def _parts(services: Services) -> dict[str, Any]:
 
 
 def _ping(client: RoleClient) -> str:
-    try:
-        client.ping()
-    except WarploomError:
-        return "down"
-    return "up"
+    return "up" if answers(client) else "down"
 
 
 @router.get("/version")

@@ -15,12 +15,13 @@ from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 
 from api.app import create_app
-from service.adaptations import AdaptationQueue, AdaptationRequest
+from service.adaptations import AdaptationRequest
 from service.auth import KeyRing
 from service.connection import Connections
 from service.fleet import Fleet
 from service.models import ModelStore
 from service.settings import Settings
+from service.sharded_adaptations import queue_on
 from warploom.errors import TrainingFailed
 from warploom.wire import decode, encode
 
@@ -169,7 +170,7 @@ class FakeAdapter:
     """Answers adaptation requests: class i of a query is the integer part of its first number."""
 
     def __init__(self, connections: Connections) -> None:
-        self.queue = AdaptationQueue(connections)
+        self.queue = queue_on(connections)
         self.connections = connections
         self.requests: list[AdaptationRequest] = []
         self.failing = False

@@ -12,13 +12,21 @@ import pytest
 from service import keys
 from service.adaptations import BLOCK_MS, INLINE_BYTES, LARGE_BYTES, AdaptationQueue, AdaptationRequest, Outcome
 from service.connection import Connections
+from service.sharded_adaptations import queue_on
 from tests.support.waiting import wait_until
 from warploom.errors import InvalidInput, NotFound, TimedOut, Unauthenticated, Unavailable
 
 
+@pytest.fixture(params=["one server", "two"])
+def connections(request: pytest.FixtureRequest, connections: Connections) -> Connections:
+    """Connections to one replay server or to two."""
+    two: Connections = request.getfixturevalue("sharded")
+    return connections if request.param == "one server" else two
+
+
 @pytest.fixture
 def queue(connections: Connections) -> AdaptationQueue:
-    return AdaptationQueue(connections, ttl_s=100)
+    return queue_on(connections, ttl_s=100)
 
 
 def request(payload: bytes = b"support", wait_s: float = 60) -> AdaptationRequest:

@@ -108,6 +108,13 @@ class RunView:
         who = f"{data.get('role')} {data.get('ident')}"
         self._say(f"[yellow]lost {escape(who)}:[/] {escape(str(data.get('message')))}", always=True)
 
+    def _on_shard_lost(self, data: dict[str, Any]) -> None:
+        what = f"lost a replay server, {data.get('was')}"
+        self._say(f"[yellow]{escape(what)}:[/] {escape(str(data.get('message')))}", always=True)
+
+    def _on_shard_back(self, data: dict[str, Any]) -> None:
+        self._say(f"the replay server {escape(str(data.get('now')))} is used again", always=True)
+
     def _on_model(self, data: dict[str, Any]) -> None:
         self._say(f"model [bold]{escape(str(data.get('name')))}[/] version {data.get('version')}", always=True)
 

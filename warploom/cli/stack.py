@@ -25,6 +25,10 @@ def up(
         int | None, typer.Option(min=1, help="Rollouts that run at once; default: cores, at least 16.")
     ] = None,
     adapters: Annotated[int | None, typer.Option(help="Processes that answer adaptation requests.")] = None,
+    replay_shards: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="Redis servers that share trajectories and adaptations; default: 1."),
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Write the address here once it is ready.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of all parts here.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Log in JSON.")] = False,
@@ -35,7 +39,7 @@ def up(
     """
     require_service()
     options: dict[str, object] = {"--home": home, "--host": host, "--port": port, "--ready-file": ready_file}
-    options |= {"--rollout-cpus": rollout_cpus, "--adapters": adapters}
+    options |= {"--rollout-cpus": rollout_cpus, "--adapters": adapters, "--replay-shards": replay_shards}
     command = [sys.executable, "-m", "service", "up", *(["--verbose"] if verbose else [])]
     for name, value in options.items():
         if value is not None:
