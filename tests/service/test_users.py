@@ -27,6 +27,7 @@ from service.logs import LogStore
 from service.models import ModelStore
 from service.processes import free_port, spawn
 from service.replay import RedisReplay
+from service.replay_totals import totals
 from service.settings import Settings
 from tests.support.waiting import wait_until
 from warploom.replay import Chunk, ReplayPlan
@@ -88,6 +89,7 @@ def test_a_job_from_submission_to_its_model(api: Connections, workers: Connectio
     assert claim is not None
     assert claim.job.id == job.id
     EventLog(workers).append(job.id, "round", {"step": 1}, generation=1)
+    assert totals(api)["units"] == 0
     JobStore(workers).heartbeat(job.id, 1, 10, phase="training")
     LogStore(workers).append(job.id, "learner", 1, [("info", "hello")])
     JobStore(workers).finish(job.id, 1, "succeeded", model="m")
