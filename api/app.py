@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from api import document, errors, examples, pages
+from api import answers, document, errors, examples, pages
 from api.deps import Access, KnownQuery
 from api.hooks import Dispatcher
 from api.metrics import Metrics
@@ -91,7 +91,7 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     app.include_router(health.router)
     pages.install(app)
     document.complete(app, ROUTERS)
-    examples.install(app)
+    examples.install(app, answers.add)
     # The last one added is the outermost.
     app.add_middleware(BodyGuard, settings=settings, charge=services.charge)
     app.add_middleware(Audit, write=services.audit.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -48,8 +49,13 @@ PARTS: dict[str, Any] = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Have the document of `app` carry the examples."""
+def install(app: FastAPI, add_answers: Callable[[dict[str, Any]], None]) -> None:
+    """Have the document of `app` carry the examples.
+
+    Args:
+        app: with all its routes.
+        add_answers: adds those of an operation's answers (`api.answers`).
+    """
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -58,6 +64,7 @@ def install(app: FastAPI) -> None:
             for item in document["paths"].values():
                 for operation in item.values():
                     _add(operation)
+                    add_answers(operation)
         return plain()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -99,7 +99,7 @@ def running(home: Path, *, adapter: bool = True) -> Iterator[Target]:
         try:
             if adapter:
                 helper.start()
-            target = _prepared(connections, f"http://127.0.0.1:{port}", model=adapter)
+            target = prepared(connections, f"http://127.0.0.1:{port}", model=adapter)
             _wait_for(target.url, api, home)
             yield target
         finally:
@@ -122,7 +122,13 @@ def _wait_for(url: str, api: subprocess.Popen[bytes], home: Path) -> None:
     raise SystemExit((home / "api.log").read_text())
 
 
-def _prepared(connections: Connections, url: str, *, model: bool) -> Target:
+def prepared(connections: Connections, url: str, *, model: bool) -> Target:
+    """Keys and objects of a running API.
+
+    Args:
+        connections, url: the service.
+        model: whether a model is made, which needs torch.
+    """
     ring = KeyRing(connections)
     ring.ensure_first(None)
     # Nobody runs jobs here; the service is to think that somebody does, so that /readyz does not answer with 503.

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 
@@ -20,8 +21,10 @@ from service.auth import KeyRing
 from service.connection import Connections
 from service.fleet import Fleet
 from service.models import ModelStore
+from service.processes import free_port
 from service.settings import Settings
 from service.sharded_adaptations import queue_on
+from tests.support.waiting import wait_until
 from warploom.errors import TrainingFailed
 from warploom.wire import decode, encode
 
@@ -125,6 +128,21 @@ def app(settings: Settings, connections: Connections) -> FastAPI:
 def anonymous(app: FastAPI) -> Iterator[Api]:
     with Api(app) as client:
         yield client
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    """The application behind a socket."""
+    port = free_port("127.0.0.1")
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, 30, what="the API")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

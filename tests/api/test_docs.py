@@ -14,18 +14,14 @@ from string import Template
 import httpx
 import pytest
 import typer
-import uvicorn
-from fastapi import FastAPI
 
 from service.connection import Connections
 from service.events import EventLog
 from service.fleet import Fleet
 from service.jobs import JobStore
 from service.models import ModelStore
-from service.processes import free_port
 from tests.api.conftest import KEY, Api, FakeAdapter
 from tests.cli.test_cli import every_command
-from tests.support.waiting import wait_until
 from warploom.build import build
 from warploom.cli import app as command_line
 from warploom.codec import pack_model
@@ -36,21 +32,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), re.S | re.M)
-
-
-@pytest.fixture
-def url(app: FastAPI) -> Iterator[str]:
-    """The application behind a socket."""
-    port = free_port("127.0.0.1")
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started, 30, what="the API")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture

@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from jsonschema import Draft202012Validator
 
+from api.answers import BY_SCHEMA
+from api.examples import BODIES
 from tests.api.conftest import Api
 from tests.api.test_errors import problem
+from warploom.estimate import estimate
+from warploom.records import Estimate
+from warploom.spec import JobSpec
 
 SNAPSHOT = Path(__file__).parents[2] / "docs" / "openapi.json"
 UPDATE = "WARPLOOM_UPDATE_OPENAPI"
@@ -137,6 +143,34 @@ def test_every_operation_says_what_it_is(app: FastAPI) -> None:
         assert operation.get("summary"), name
         if " /v1" in name:
             assert "/Problem" in json.dumps(operation["responses"]), name
+
+
+def said(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All JSON that callers send or are sent, with its schema and its example."""
+    for name, operation in operations(document):
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        if body is not None:
+            yield f"{name}, body", body
+        for status, answer in operation["responses"].items():
+            if "application/json" in answer.get("content", {}):
+                yield f"{name}, {status}", answer["content"]["application/json"]
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path":
+                yield f"{name}, {parameter['name']}", parameter
+
+
+def test_every_call_has_examples_that_are_what_the_schema_says(app: FastAPI) -> None:
+    document = app.openapi()
+    found = dict(said(document))
+    assert len(found) > 100
+    for where, content in found.items():
+        assert "example" in content, f"{where}: add one to api/examples.py or api/answers.py"
+        whole = {**content["schema"], "components": document["components"]}
+        Draft202012Validator(whole).validate(content["example"])
+        if (name := content["schema"].get("$ref", "").rpartition("/")[2]) and isinstance(content["example"], dict):
+            unknown = set(content["example"]) - set(document["components"]["schemas"][name]["properties"])
+            assert not unknown, f"{where}: {unknown}"
+    assert estimate(JobSpec.parse(BODIES["jobs_submit"])) == Estimate.model_validate(BY_SCHEMA["DryRun"]["estimate"])
 
 
 @pytest.mark.parametrize(
