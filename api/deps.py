@@ -165,42 +165,37 @@ Pairs = Annotated[dict[str, str], Depends(_metadata)]
 OrderQuery = Annotated[Order | None, Query(description="of the entries; default: newest first, models by name")]
 
 
-async def _wanted(
+class Filters(NamedTuple):
+    """What all lists with a time and metadata take."""
+
+    order: Order | None
+    created_after: float | None
+    created_before: float | None
+    metadata: dict[str, str]
+
+
+async def _filters(
     pairs: Pairs,
-    limit: Limit = 20,
-    after: After = None,
     order: OrderQuery = None,
-    state: State = None,
     created_after: Annotated[float | None, Moment] = None,
     created_before: Annotated[float | None, Moment] = None,
-) -> Wanted:
-    return Wanted(
-        limit=limit,
-        after=after,
-        order=order or "desc",
-        state=state,
-        created_after=created_after,
-        created_before=created_before,
-        metadata=pairs,
-    )
+) -> Filters:
+    return Filters(order, created_after, created_before, pairs)
+
+
+FiltersDep = Annotated[Filters, Depends(_filters)]
+
+
+async def _wanted(filters: FiltersDep, limit: Limit = 20, after: After = None, state: State = None) -> Wanted:
+    return Wanted(limit=limit, after=after, state=state, **filters._replace(order=filters.order or "desc")._asdict())
 
 
 async def _wanted_models(
-    pairs: Pairs,
+    filters: FiltersDep,
     limit: Limit = 100,
     after: Annotated[str | None, Query(pattern=NAME_PATTERN, description="name of the last model known")] = None,
-    order: OrderQuery = None,
-    created_after: Annotated[float | None, Moment] = None,
-    created_before: Annotated[float | None, Moment] = None,
 ) -> Wanted:
-    return Wanted(
-        limit=limit,
-        after=after,
-        order=order or "asc",
-        created_after=created_after,
-        created_before=created_before,
-        metadata=pairs,
-    )
+    return Wanted(limit=limit, after=after, **filters._replace(order=filters.order or "asc")._asdict())
 
 
 WantedDep = Annotated[Wanted, Depends(_wanted)]

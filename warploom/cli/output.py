@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +98,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     for row in rows:
         result.add_row(*(cell if isinstance(cell, Markup) else escape(shown(cell)) for cell in row))
     return result
+
+
+def listed(
+    found: Any, as_json: bool, columns: Sequence[str], row: Callable[[Any], Sequence[Any]], entries: Iterable[Any]
+) -> None:
+    """What was found, as JSON for programs or as a table for people.
+
+    Args:
+        found: all of it.
+        as_json: for programs.
+        columns: of the table.
+        row: an entry's cells.
+        entries: of what was found.
+    """
+    emit_json(found) if as_json else console.print(table(columns, map(row, entries)))
 
 
 class Markup(str):

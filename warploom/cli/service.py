@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warploom.cli.output import AsJson, client_of, console, emit_json, facts, table
+from warploom.cli.output import AsJson, client_of, console, emit_json, facts, listed, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from warploom.records import AuditEntry
 
 
 def register(app: typer.Typer) -> None:
@@ -70,12 +75,9 @@ def usage(
     """
     with client_of(ctx) as client:
         found = client.usage(days, key)
-    if as_json:
-        emit_json(found)
-        return
     names = ("requests", "jobs", "sweeps", "tasks", "adapt_calls", "predict_calls", "rows", "bytes")
-    rows = [(day.date, *(f"{getattr(day, name):,}" for name in names)) for day in found]
-    console.print(table(("DAY", *(name.replace("_", " ").upper() for name in names)), rows))
+    columns = ("DAY", *(name.replace("_", " ").upper() for name in names))
+    listed(found, as_json, columns, lambda day: (day.date, *(f"{getattr(day, name):,}" for name in names)), found)
 
 
 def audit(
@@ -90,8 +92,10 @@ def audit(
     """
     with client_of(ctx) as client:
         page = client.audit(limit, after)
-    if as_json:
-        emit_json(page)
-        return
-    rows = [(e.id, datetime.fromtimestamp(e.at), e.key, e.action, e.target, e.status, e.address) for e in page.data]
-    console.print(table(("ID", "TIME", "KEY", "ACTION", "TARGET", "STATUS", "FROM"), rows))
+    columns = ("ID", "TIME", "KEY", "ACTION", "TARGET", "STATUS", "FROM")
+    listed(page, as_json, columns, _audited, page.data)
+
+
+def _audited(entry: AuditEntry) -> Sequence[Any]:
+    at = datetime.fromtimestamp(entry.at)
+    return (entry.id, at, entry.key, entry.action, entry.target, entry.status, entry.address)

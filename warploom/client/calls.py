@@ -7,7 +7,7 @@ import io
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -19,6 +19,7 @@ from warploom.errors import InvalidInput, WireError
 
 T_co = TypeVar("T_co", covariant=True)
 RecordT = TypeVar("RecordT", bound=BaseModel)
+Record_co = TypeVar("Record_co", bound=BaseModel, covariant=True)
 IDEMPOTENCY_KEY = "Idempotency-Key"
 NPZ = {"Content-Type": "application/x-npz"}
 
@@ -128,6 +129,59 @@ def document(body: Any) -> Any:
     # A spec leaves its metadata out of its own form, because that can change and the spec cannot.
     metadata = getattr(body, "metadata", None)
     return body.model_dump(mode="json") | ({"metadata": metadata} if metadata else {})
+
+
+class Lister(Protocol[Record_co]):
+    """A listing by time, state and metadata."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        limit: int = 20,
+        after: str | None = None,
+        state: str | None = None,
+        order: str | None = None,
+        created_after: float | None = None,
+        created_before: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Call[Record_co]:
+        """One page."""
+        ...
+
+
+def lister(path: str, page: type[RecordT], what: str) -> Lister[RecordT]:
+    """The plan of a listing.
+
+    Args:
+        path: of the list.
+        page: how a page is read.
+        what: first word of its docstring.
+    """
+
+    def listing(
+        limit: int = 20,
+        after: str | None = None,
+        state: str | None = None,
+        order: str | None = None,
+        created_after: float | None = None,
+        created_before: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Call[RecordT]:
+        times = {"created_after": created_after, "created_before": created_before}
+        return get(path, page, **filters(metadata, limit=limit, after=after, state=state, order=order, **times))
+
+    listing.__doc__ = f"""{what}, newest first unless `order` is `asc`.
+
+    Args:
+        limit: most entries of one page.
+        after: the last id of the page before.
+        state: only those in this state.
+        order: `asc` or `desc`.
+        created_after, created_before: seconds since the epoch.
+        metadata: only those that have all of these pairs.
+    """
+    return listing
 
 
 def filters(metadata: Mapping[str, str] | None, **params: Any) -> dict[str, Any]:

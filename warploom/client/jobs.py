@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import Any, TypeVar
 
 from warploom.client import events
-from warploom.client.calls import Call, content, create, document, filters, get, given, part, patch, post
+from warploom.client.calls import Call, content, create, document, get, given, lister, part, patch, post
 from warploom.client.core import Core
 from warploom.errors import TimedOut, Unavailable
 from warploom.records import (
@@ -46,27 +46,7 @@ def one(id: str) -> Call[Job]:
     return get(_path(id), Job)
 
 
-def listing(
-    limit: int = 20,
-    after: str | None = None,
-    state: str | None = None,
-    order: str | None = None,
-    created_after: float | None = None,
-    created_before: float | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> Call[Page[Job]]:
-    """Jobs, newest first unless `order` is `asc`.
-
-    Args:
-        limit: most jobs of one page.
-        after: the last id of the page before.
-        state: only jobs in this state.
-        order: `asc` or `desc`.
-        created_after, created_before: seconds since the epoch.
-        metadata: only jobs that have all of these pairs.
-    """
-    times = {"created_after": created_after, "created_before": created_before}
-    return get("/v1/jobs", Page[Job], **filters(metadata, limit=limit, after=after, state=state, order=order, **times))
+listing = lister("/v1/jobs", Page[Job], "Jobs")
 
 
 def check(spec: JobSpec | Mapping[str, Any]) -> Call[DryRun]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from warploom.client.calls import Call, create, filters, get, given, part, patch, post
+from warploom.client.calls import Call, create, get, given, lister, part, patch, post
 from warploom.client.core import Core
 from warploom.client.jobs import until_final
 from warploom.records import Model, Page, Sweep
@@ -17,19 +17,7 @@ def submit(spec: SweepSpec | Mapping[str, Any], idempotency_key: str | None = No
     return create("/v1/sweeps", Sweep, spec, idempotency_key)
 
 
-def listing(
-    limit: int = 20,
-    after: str | None = None,
-    state: str | None = None,
-    order: str | None = None,
-    created_after: float | None = None,
-    created_before: float | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> Call[Page[Sweep]]:
-    """Sweeps, newest first unless `order` is `asc`; all else as for `jobs`."""
-    times = {"created_after": created_after, "created_before": created_before}
-    wanted = filters(metadata, limit=limit, after=after, state=state, order=order, **times)
-    return get("/v1/sweeps", Page[Sweep], **wanted)
+listing = lister("/v1/sweeps", Page[Sweep], "Sweeps")
 
 
 def note(id: str, metadata: Mapping[str, str | None]) -> Call[Sweep]:
