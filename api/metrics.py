@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from api.state import Services
 from service.connection import answers
+from service.counters import NAMES as COUNTED
 from service.replay_totals import BLOCKED, totals
 from warploom.errors import WarploomError
 
@@ -68,7 +69,7 @@ class _Work(Collector):
     def __init__(self, services: Services) -> None:
         self.services = services
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("warploom_redis_up", "Whether the API reaches Redis")
         try:
             gauges = list(self._gauges())
@@ -79,11 +80,11 @@ class _Work(Collector):
         up.add_metric([], 1)
         yield from (up, *gauges)
 
-    def describe(self) -> Iterator[GaugeMetricFamily]:
+    def describe(self) -> Iterator[Metric]:
         # Without this, registering would ask Redis.
         return iter(())
 
-    def _gauges(self) -> Iterator[GaugeMetricFamily]:
+    def _gauges(self) -> Iterator[Metric]:
         services = self.services
         for name, load in (("jobs", services.jobs.load()), ("sweeps", services.sweeps.load())):
             gauge = GaugeMetricFamily(f"warploom_{name}", f"{name.capitalize()} by place", labels=["place"])
@@ -108,6 +109,10 @@ class _Work(Collector):
         for role, count in services.fleet.alive().items():
             alive.add_metric([role], count)
         yield alive
+        for counter, value in services.counters.read().items():
+            family = CounterMetricFamily(f"warploom_{counter}", COUNTED[counter])
+            family.add_metric([], value)
+            yield family
         yield from _replay(totals(services.connections))
 
 

@@ -12,6 +12,7 @@ from service.adaptations import AdaptationQueue
 from service.audit import AuditLog
 from service.auth import KeyRing
 from service.connection import Connections
+from service.counters import Counters
 from service.events import EventLog
 from service.fleet import Fleet
 from service.identity import identified
@@ -51,6 +52,7 @@ class Services:
     audit: AuditLog
     caller: Caller | None = None
     fleet: Fleet
+    counters: Counters
     logs: LogStore
     webhooks: WebhookStore
     live: Live = field(repr=False)
@@ -76,6 +78,7 @@ class Services:
             usage=Usage(connections),
             audit=AuditLog(connections),
             fleet=Fleet(connections),
+            counters=Counters(connections),
             logs=LogStore(connections),
             webhooks=WebhookStore(connections, allowed=settings.allowed_hosts),
             live=Live(settings.state_url, settings.replay_urls, replay),

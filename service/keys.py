@@ -23,6 +23,7 @@ State server (one server, not a Redis Cluster: scripts join a record with its qu
 | wl:key:<id>             | hash   | auth                 | permanent | an API key's record, with its SHA-256     |
 | wl:usage:<key>:<day>    | hash   | usage, lifecycle     | 400 days *| counters of a key on a day since the epoch|
 | wl:audit                | stream | audit                | permanent | who did what, capped near 100 000 entries |
+| wl:counters             | hash   | counters             | permanent | numbers for monitoring that only grow     |
 | wl:active:<kind>:<key>  | set    | lifecycle            | permanent | a key's records, until they are seen ended|
 | wl:keys                 | zset   | auth                 | permanent | ids of keys, all of score 0               |
 
@@ -83,6 +84,7 @@ PERMANENT = (
     re.compile(r"wl:key:key_[0-9a-z]{20}"),
     re.compile(r"wl:keys"),
     re.compile(r"wl:audit"),
+    re.compile(r"wl:counters"),
     re.compile(r"wl:active:(job|sweep):key_[0-9a-z]{20}"),
     re.compile(r"wl:adapt:requests"),
     re.compile(r"wl:ended"),
@@ -93,6 +95,7 @@ PERMANENT = (
 
 KEYS = "wl:keys"
 AUDIT = "wl:audit"
+COUNTERS = "wl:counters"
 RECORD = "wl:record:"
 FLEET = "wl:fleet"
 REQUESTS = "wl:adapt:requests"

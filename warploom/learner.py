@@ -65,6 +65,7 @@ def learn_round(
     world: int = 1,
     combine: Combine = alone,
     max_bad: int = MAX_BAD,
+    dropped: Callable[[], None] = lambda: None,
 ) -> tuple[LearnerState, dict[str, float]]:
     """One round of the outer loop.
 
@@ -77,6 +78,7 @@ def learn_round(
         rank, world: this learner's number among how many.
         combine: joins the learners' gradients by weighted mean.
         max_bad: so many non-finite meta-gradients in a row are too many.
+        dropped: called for each that is dropped, the one too many included.
 
     Returns:
         The state after the round (version + 1) and metrics to show.
@@ -88,7 +90,7 @@ def learn_round(
     outer = algorithm.outer(state.meta.version)
     outer = replace(outer, rates={name: scale * rate for name, rate in outer.rates.items()})
     round_seed = derive(seed, "round", state.meta.version)
-    updates, dropped = 0, state.dropped
+    updates, before = 0, state.dropped
     for batch in algorithm.minibatches(experiences, seed=round_seed):
         own = share(batch, rank, world)
         with job_code(f"the meta-gradient of round {state.meta.version}"):
@@ -97,24 +99,25 @@ def learn_round(
         if not values:
             continue
         if not _finite(values):
-            state = _drop(state, max_bad)
+            state = _drop(state, max_bad, dropped)
             continue
         params, optimiser = outer_step(outer, state.outer, state.meta.params, values)
         state = replace(state, meta=replace(state.meta, params=params), outer=optimiser, bad_in_a_row=0)
         updates += 1
-    if not updates and state.dropped == dropped and _all_diverged(experiences):
-        state = _drop(state, max_bad)
+    if not updates and state.dropped == before and _all_diverged(experiences):
+        state = _drop(state, max_bad, dropped)
     meta = replace(state.meta, version=state.meta.version + 1, stats=_running(state.meta.stats, experiences))
     metrics = _metrics(experiences) | {"updates": float(updates), "learn_s": time.perf_counter() - started}
     return replace(state, meta=meta), metrics
 
 
-def _drop(state: LearnerState, max_bad: int) -> LearnerState:
+def _drop(state: LearnerState, max_bad: int, dropped: Callable[[], None]) -> LearnerState:
     """Count one dropped meta-gradient.
 
     Raises:
         TrainingFailed: it is one too many.
     """
+    dropped()
     state = replace(state, dropped=state.dropped + 1, bad_in_a_row=state.bad_in_a_row + 1)
     if state.bad_in_a_row >= max_bad:
         raise TrainingFailed(

@@ -103,6 +103,7 @@ class LearnerLoop:
             next round too.
         group: the learners that work together.
         recall: the last snapshot of the buffer, for when it is opened anew.
+        dropped: called by learner 0 for each meta-gradient that is dropped because it is not finite.
     """
 
     def __init__(
@@ -116,11 +117,13 @@ class LearnerLoop:
         checkpoint: Callable[[LearnerState], bool],
         group: Group | None = None,
         recall: Callable[[], bytes | None] = lambda: None,
+        dropped: Callable[[], None] = lambda: None,
     ) -> None:
         self._algorithm, self._spec, self._replay = algorithm, spec, replay
         self._report, self._checkpoint = report, checkpoint
         self._group = group or Alone()
         self._recall = recall
+        self._dropped = dropped if self._group.rank == 0 else lambda: None
         self._since = time.perf_counter()
         self._unsaved = False
         self.state = state
@@ -187,6 +190,7 @@ class LearnerLoop:
             world=self._group.world,
             combine=self._group.combine,
             max_bad=self._spec.training.max_bad_updates,
+            dropped=self._dropped,
         )
         if self._group.rank == 0:
             self._publish(before, experiences, metrics)

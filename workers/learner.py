@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from service.counters import Counters
 from warploom.algorithms.base import Algorithm
 from warploom.build import build
 from warploom.errors import Unavailable
@@ -125,7 +126,7 @@ def learn(context: JobContext, group: Group, left: threading.Event | None = None
     progress, save = _Progress(context), Saver(context)
     loop = LearnerLoop(
         algorithm, spec, replay, state, report=progress.report, checkpoint=save, group=group,
-        recall=lambda: recall(context),
+        recall=lambda: recall(context), dropped=lambda: _count_dropped(context),
     )  # fmt: skip
     if leader:
         _check_budget(context, algorithm, state)
@@ -160,6 +161,13 @@ def _go(loop: LearnerLoop, group: Group, left: threading.Event, replay: Replay, 
             progress.waits(error.message)
             away = True
             time.sleep(AWAY_S)
+
+
+def _count_dropped(context: JobContext) -> None:
+    try:
+        Counters(context.connections).add("gradients_dropped")
+    except Unavailable as error:
+        log.warning("a dropped meta-gradient was not counted", error=error.message)
 
 
 def _threads(spec: JobSpec, world: int) -> int:

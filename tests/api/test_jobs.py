@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.connection import Connections
+from service.counters import Counters
 from service.events import EventLog
 from service.fleet import Fleet
 from service.jobs import JobClaim, JobStore
@@ -279,7 +280,8 @@ def test_readiness_names_what_is_down(client: Api, connections: Connections) -> 
     assert ready.json()["parts"] == {"state_redis": "up", "replay_redis": "up", "supervisor": 1, "adapters": 2}
 
 
-def test_metrics_have_bounded_labels(client: Api, spec: dict[str, Any]) -> None:
+def test_metrics_have_bounded_labels(client: Api, connections: Connections, spec: dict[str, Any]) -> None:
+    Counters(connections).add("gradients_dropped", 2)
     job = client.post("/v1/jobs", json=spec).json()
     for path in (f"/v1/jobs/{job['id']}", "/v1/jobs/job_other", "/random/1", "/random/2"):
         client.get(path)
@@ -291,6 +293,7 @@ def test_metrics_have_bounded_labels(client: Api, spec: dict[str, Any]) -> None:
     assert "random" not in text
     assert job["id"] not in text
     assert 'warploom_jobs{place="queued"} 1.0' in text
+    assert "warploom_gradients_dropped_total 2.0" in text
 
 
 def test_openapi_describes_bodies_and_the_key(client: Api) -> None:

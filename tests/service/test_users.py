@@ -19,6 +19,7 @@ from service import scripts
 from service.adaptations import AdaptationQueue, AdaptationRequest, Outcome
 from service.auth import KeyRing
 from service.connection import Connections, RoleClient, connect
+from service.counters import Counters
 from service.embedded import find_server
 from service.events import EventLog
 from service.fleet import Fleet
@@ -90,6 +91,8 @@ def test_a_job_from_submission_to_its_model(api: Connections, workers: Connectio
     assert claim.job.id == job.id
     EventLog(workers).append(job.id, "round", {"step": 1}, generation=1)
     assert totals(api)["units"] == 0
+    Counters(workers).add("gradients_dropped")
+    assert Counters(api).read() == {"gradients_dropped": 1}
     JobStore(workers).heartbeat(job.id, 1, 10, phase="training")
     LogStore(workers).append(job.id, "learner", 1, [("info", "hello")])
     JobStore(workers).finish(job.id, 1, "succeeded", model="m")
