@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -206,7 +206,7 @@ def unavailable(label: str, shown_url: str, error: Exception) -> Unavailable | N
     if not isinstance(error, ResponseError):
         return Unavailable(f"{where} does not answer: {said or type(error).__name__}")
     # Inside a script the driver sees the text only, not an error class of its own.
-    if "OOM " in said:
+    if isinstance(error, OutOfMemoryError) or "OOM " in said:
         return Unavailable(f"{where} has no memory left")
     return Unavailable(f"{where} cannot serve now: {said}") if any(word in said for word in PASSING) else None
 

@@ -305,7 +305,10 @@ class RedisReplay:
         if told:
             ((_, entries),) = told
             self._last[side] = entries[-1][0]
-        self._run("blocked", f"blocked_{side}_s", f"{time.monotonic() - started:.6f}")
+        word = self._run("blocked", f"blocked_{side}_s", f"{time.monotonic() - started:.6f}")[0]
+        if word == "full" and side == "learner":
+            # Rollouts are told when they claim or append; nothing else would tell the learner what it waits for.
+            raise Unavailable(f"the replay server at {self._client.shown_url} has no memory left")
 
     def close(self) -> None:
         """See `Replay.close`."""

@@ -262,6 +262,9 @@ class Replay(Protocol):
         Args:
             side: who rests.
             timeout_s: at most 5.
+
+        Raises:
+            Unavailable: the server is away; or, for the learner, it is full, so that rollouts cannot go on.
         """
         ...
 

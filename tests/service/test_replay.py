@@ -461,6 +461,34 @@ def test_a_full_server_makes_rollouts_wait(connections: Connections) -> None:
     assert fill(replay, 0, 0) == ["accepted"]
 
 
+def test_a_full_server_refuses_claims_and_versions_whole_and_tells_the_learner(connections: Connections) -> None:
+    replay = RedisReplay(connections, new_id("job"), 1, plan("async", rounds=100))
+    replay.reset(0)
+    replay.publish(0, b"meta")
+    assert replay.claim("w") == UnitClaim(0, 0)
+    before = replay.stats()
+    connections.replay.config_set("maxmemory", 1)
+    try:
+        calls: list[Callable[[], object]] = [
+            lambda: replay.claim("w"),
+            lambda: replay.renew("w", 0),
+            lambda: replay.publish(0, b"meta"),
+            lambda: replay.publish(1, b"next"),
+            lambda: replay.wait("learner", 0.01),
+            replay.stats,
+        ]
+        for call in calls:
+            with pytest.raises(Unavailable, match="no memory left"):
+                call()
+        replay.wait("rollouts", 0.01)
+    finally:
+        connections.replay.config_set("maxmemory", 0)
+    assert replay.stats() == before, "nothing is half done"
+    assert replay.claim("w") == UnitClaim(1, 0)
+    replay.publish(1, b"next")
+    assert replay.meta(0) == (1, b"next")
+
+
 def test_a_rejected_unit_of_a_round_is_done_again(make: MakeReplay) -> None:
     replay = make(plan())
     for unit in claimed(replay):

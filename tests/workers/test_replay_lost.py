@@ -58,6 +58,26 @@ def test_an_async_job_gets_its_buffer_back(connections: Connections, redis_setti
     assert running.told("round")[-1]["meta_step"] == 40
 
 
+def test_a_job_whose_replay_server_is_full_pauses_with_the_reason_and_goes_on(
+    connections: Connections, redis_settings: Settings
+) -> None:
+    spec = sine(training={"rounds": 12})
+    running = Running(connections, redis_settings, spec)
+    wait_until(lambda: len(running.told("round")) >= 3, 120)
+    connections.replay.config_set("maxmemory", 1)
+    try:
+        wait_until(lambda: "no memory left" in (running.jobs.get(running.id).progress.waiting or ""), 60)
+        rounds = len(running.told("round"))
+    finally:
+        connections.replay.config_set("maxmemory", 0)
+    assert rounds < 12
+    running.end()
+    assert running.told("resumed")
+    assert running.jobs.get(running.id).progress.waiting is None
+    assert [data["meta_step"] for data in running.told("round")] == list(range(1, 13))
+    assert same(final(redis_settings, running.id, 12), train(spec).meta.params)
+
+
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     """Three replay servers."""
@@ -88,11 +108,11 @@ def test_a_sync_job_outlives_one_of_its_replay_servers_and_uses_it_again(
     assert same(final(settings, running.id), train(spec).meta.params)
 
 
-def final(settings: Settings, job_id: str) -> dict[str, torch.Tensor]:
+def final(settings: Settings, job_id: str, rounds: int = 40) -> dict[str, torch.Tensor]:
     checkpoint = CheckpointStore.of(settings, job_id).latest()
     assert checkpoint
     state = unpack_state(checkpoint.blobs)
-    assert state.meta.version == 40
+    assert state.meta.version == rounds
     return dict(state.meta.params)
 
 
