@@ -1,6 +1,7 @@
 """Adaptation under load: latency and requests a second, with micro-batches and without, against in-process calls.
 
-    python benchmarks/adaptation.py [--seconds 5] [--rounds 2] [--clients 1 8 32 128] [--models sinusoid omniglot]
+    python benchmarks/adaptation.py [--seconds 4] [--rounds 3] [--minutes 12]
+        [--clients 1 8 32 128] [--models sinusoid omniglot]
 
 Two services start on free ports, one that batches and one that does not; they and the in-process calls take turns, so
 that a noisy machine treats all alike. Every answer is compared with the in-process one. At last an adapter is killed
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import itertools
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -97,10 +99,11 @@ class Bench:
     Args:
         stacks: `batched` and `alone`.
         seconds: of each measurement.
+        until: after this moment (`time.perf_counter`) nothing is measured a second time.
     """
 
-    def __init__(self, stacks: dict[str, Stack], seconds: float) -> None:
-        self.stacks, self.seconds = stacks, seconds
+    def __init__(self, stacks: dict[str, Stack], seconds: float, until: float) -> None:
+        self.stacks, self.seconds, self._until = stacks, seconds, until
         self.faults: Counter[str] = Counter()
         self.ids: Counter[str] = Counter()
         self.rows: list[dict[str, Any]] = []
@@ -112,7 +115,9 @@ class Bench:
         latency = self._latency(case)
         for clients in counts:
             loads: dict[str, list[Load]] = {name: [] for name in self.stacks}
-            for _, (name, stack) in itertools.product(range(rounds), self.stacks.items()):
+            for turn, (name, stack) in itertools.product(range(rounds), self.stacks.items()):
+                if turn and time.perf_counter() > self._until:
+                    continue
                 before = stack.cpu_s()
                 load = asyncio.run(press(self._target(stack, case), clients, self.seconds))
                 load.cpu_ms = {p: 1000 * (s - before[p]) / len(load.answers) for p, s in stack.cpu_s().items()}
@@ -125,21 +130,25 @@ class Bench:
     def _latency(self, case: Case) -> dict[str, Any]:
         """A lone client against in-process calls, request by request in turn."""
 
-        async def pairs() -> list[tuple[float, float]]:
+        async def pairs() -> list[tuple[float, float, float]]:
             found = []
             async with Client(self._target(self.stacks["batched"], case)) as client:
                 for task in range(TASKS):
-                    begin = time.perf_counter()
+                    begin, cpu = time.perf_counter(), time.process_time()
                     case.local(task)
-                    local = time.perf_counter() - begin
+                    local, cpu = time.perf_counter() - begin, time.process_time() - cpu
                     answer = await client.ask(task)
                     self._check(case, [answer])
-                    found.append((1e3 * local, 1e3 * answer.seconds))
+                    found.append((1e3 * local, 1e3 * answer.seconds, local / cpu))
             return found[4:]
 
         found = asyncio.run(pairs())
-        local, remote = median(a for a, _ in found), median(b for _, b in found)
-        row = {"in_process_ms": local, "service_ms": remote, "added_ms": median(b - a for a, b in found)}
+        row = {
+            "in_process_ms": median(local for local, _, _ in found),
+            "service_ms": median(remote for _, remote, _ in found),
+            "added_ms": median(remote - local for local, remote, _ in found),
+            "wall_over_cpu": median(share for _, _, share in found),
+        }
         _say(f"{case.name}: {row}")
         return row
 
@@ -188,7 +197,7 @@ def _numbers(loads: list[Load]) -> dict[str, Any]:
     found: dict[str, Any] = {name: round(median(figure(load) for load in loads), 3) for name, figure in figures.items()}
     for part in loads[0].cpu_ms:
         found[f"{part}_ms"] = round(median(load.cpu_ms[part] for load in loads), 3)
-    return found | {"requests": sum(len(load.answers) for load in loads)}
+    return found | {"requests": sum(len(load.answers) for load in loads), "rounds": len(loads)}
 
 
 def _say(line: str) -> None:
@@ -199,20 +208,22 @@ def _say(line: str) -> None:
 def main() -> int:
     """Measure everything and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=2, help="measurements of each kind, in turns")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, in turns")
+    parser.add_argument("--minutes", type=float, default=12, help="after half of them rounds are left out")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for the results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    begin = time.perf_counter()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that both services end too
+    begin, busy = time.perf_counter(), psutil.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory(prefix="warploom-bench-") as folder,
         Stack(Path(folder) / "batched", batch=None) as batched,
         Stack(Path(folder) / "alone", batch=1) as alone,
     ):
-        bench = Bench({"batched": batched, "alone": alone}, given.seconds)
+        bench = Bench({"batched": batched, "alone": alone}, given.seconds, begin + 30 * given.minutes)
         blobs = {name: [s.train(name, MODELS[name]) for s in (batched, alone)] for name in given.models}
         cases = [Case(name, both[0]) for name, both in blobs.items()]
         for case in cases:
@@ -220,7 +231,8 @@ def main() -> int:
         killed = [bench.kill(case, max(given.clients)) for case in cases]
     facts = {
         "cores": len(os.sched_getaffinity(0)),
-        "load_average": psutil.getloadavg()[0],
+        "command": " ".join(["python", "benchmarks/adaptation.py", *sys.argv[1:]]),
+        "load_average": busy,
         "seconds": time.perf_counter() - begin,
         "answers": bench.ids.total(),
         "faults": dict(bench.faults),

@@ -39,14 +39,21 @@ class Stack:
             self._process = subprocess.Popen(  # noqa: S603
                 [*command, "--ready-file", str(ready)], stdout=log, stderr=log, env=self._env, start_new_session=True
             )
+        try:
+            self._wait_for(ready)
+        except BaseException:
+            self.__exit__()
+            raise
+        found = json.loads((self._home / "credentials.json").read_text())
+        self.url, self.key = str(found["url"]), str(found["api_key"])
+        return self
+
+    def _wait_for(self, ready: Path) -> None:
         deadline = time.monotonic() + READY_S
         while not ready.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit((self._home / "up.log").read_text())
             time.sleep(0.1)
-        found = json.loads((self._home / "credentials.json").read_text())
-        self.url, self.key = str(found["url"]), str(found["api_key"])
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGINT)
