@@ -190,6 +190,7 @@ BY_CALL: dict[str, Any] = {
 }
 STREAMS = {
     "events_events": "id: 1767225602000-0\nevent: state\ndata: {…}\n\n",
+    "events_sweep_events": "id: 1767225602000-0\nevent: trial\ndata: {…}\n\n",
     "logs_logs": "id: 1767225602000-0\nevent: log\ndata: {…}\n\n",
     "adaptations_one": "event: adaptation\ndata: {…}\n\n",
 }

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from service import keys
 from service.connection import Connections
-from service.lifecycle import Clock, Fields, Ledger, as_fields, common, fenced, missing, transitions
+from service.lifecycle import Clock, Fields, Ledger, as_fields, clock_arg, common, fenced, missing, transitions
 from service.listing import Wanted
 from service.scripts import Script
 from service.tenancy import Caller
 from warploom.records import FINAL_STATES, Failure, Page, Sweep, Trial
 from warploom.spec import SweepSpec
 
-_put_trial = Script("put_trial")
+_put_trial = Script("put_trial", "_life.lua")
 UNDONE = frozenset({"queued", "running", "paused"})  # states of trials that may go on
 
 
@@ -37,7 +38,7 @@ class SweepStore:
     """
 
     def __init__(self, connections: Connections, *, clock: Clock | None = None, caller: Caller | None = None) -> None:
-        self._state = connections.state
+        self._state, self._clock = connections.state, clock
         self._ledger = Ledger(connections, "sweep", clock=clock, caller=caller)
 
     def create(self, spec: SweepSpec, once: str | None = None) -> Sweep:
@@ -106,13 +107,16 @@ class SweepStore:
         return str(found.decode())
 
     def put_trial(self, sweep_id: str, generation: int, trial: Trial) -> None:
-        """Store or replace one trial.
+        """Store or replace one trial; an event of kind "trial" says what became of it.
 
         Raises:
             Fenced: the generation is not current.
         """
-        where = [keys.record(sweep_id), keys.trials(sweep_id)]
-        word, *detail = _put_trial(self._state, where, [generation, trial.id, trial.model_dump_json()])
+        where = [keys.record(sweep_id), keys.trials(sweep_id), keys.events(sweep_id)]
+        last = {"meta_step": trial.curve[-1].get("meta_step")} if trial.curve else {}
+        told = json.dumps({"trial": trial.id, "state": trial.state, "best": trial.best, **last})
+        what = (clock_arg(self._clock), generation, trial.id, trial.model_dump_json(), told)
+        word, *detail = _put_trial(self._state, where, what)
         if word == b"missing":
             raise missing("sweep", sweep_id)
         if word == b"fenced":

@@ -79,6 +79,7 @@ SCRIPT: list[tuple[str, Callable[[Any], dict[str, str]] | None]] = [
     ("sweeps", None),
     ("sweeps {sweep}", None),
     ("note {sweep} owner=ada", None),
+    ("events {sweep}", None),
     ("pause {sweep}", None),
     ("resume {sweep}", None),
     ("promote {sweep} --name sine --alias stable", refused),

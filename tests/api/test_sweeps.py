@@ -90,6 +90,22 @@ def test_what_cannot_be_promoted_is_refused(
     assert client.get("/v1/models").json()["data"] == []
 
 
+def test_a_sweeps_history_is_paged_and_streamed(
+    client: Api, begun: Sweep, connections: Connections, settings: Settings
+) -> None:
+    path = f"/v1/sweeps/{begun.id}/events"
+    measure(connections, settings, begun, "00000")
+    found = client.get(path).json()["data"]
+    assert [event["kind"] for event in found] == ["state", "state", "trial"]
+    assert found[2]["data"] == {"trial": "00000", "state": "running", "best": 0.5, "meta_step": 3.0}
+    assert client.get(path, params={"after": found[1]["id"]}).json()["data"] == found[2:]
+    SweepStore(connections).finish(begun.id, begun.generation, "succeeded", best_trial="00000")
+    frames = client.get(path, headers={"Accept": "text/event-stream", "Last-Event-ID": found[1]["id"]}).text
+    assert frames.count("event: trial") == frames.count("event: state") == 1
+    for wrong in (f"/v1/jobs/{begun.id}/events", "/v1/sweeps/job_00000000000000000000/events"):
+        assert client.get(wrong).status_code == 404, wrong
+
+
 def test_another_tenants_sweep_is_not_there(client: Api, begun: Sweep) -> None:
     secret = client.post("/v1/keys", json={"name": "b", "tenant": "other"}).json()["secret"]
     for action in ("pause", "resume", "stop", "cancel", "promote"):

@@ -39,7 +39,10 @@ def test_a_sweep_from_start_to_end(sweeps: SweepStore, connections: Connections,
     assert sweeps.heartbeat(sweep.id, 1, 10) == sweeps.state(sweep.id) == "running"
     done = sweeps.finish(sweep.id, 1, "succeeded", model="m", best_trial="1")
     assert (done.state, done.model, done.best_trial, len(done.trials)) == ("succeeded", "m", "1", 2)
-    assert [event.data["state"] for event in EventLog(connections).list(sweep.id)] == ["queued", "running", "succeeded"]
+    history = EventLog(connections).list(sweep.id)
+    assert [event.data["state"] for event in history if event.kind == "state"] == ["queued", "running", "succeeded"]
+    told = [(event.data["trial"], event.data["best"]) for event in history if event.kind == "trial"]
+    assert told == [("1", 0.5), ("1", 0.25), ("0", None)]
     with pytest.raises(Conflict):
         sweeps.cancel(sweep.id)
 

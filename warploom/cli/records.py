@@ -26,24 +26,25 @@ def register(app: typer.Typer) -> None:
 
 def events(
     ctx: typer.Context,
-    id: JobId,
+    id: Annotated[str, typer.Argument(metavar="ID", help="The id of a job or a sweep.")],
     after: Annotated[str | None, typer.Option(help="Only events after the one of this id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to list.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print them as they happen, until the last.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what happened to a job, oldest first, or follow it as it happens.
+    """List what happened to a job or a sweep, oldest first, or follow it as it happens.
 
     `warploom watch` shows the same as a progress bar. With --follow --json each event is one line.
 
     Example: [bold]warploom events job_3f2a --follow[/]
     """
     with client_of(ctx) as client:
+        sweep = id.startswith("sweep_")
         if not follow:
-            page = client.history(id, limit, after)
+            page = client.sweep_history(id, limit, after) if sweep else client.history(id, limit, after)
             emit_json(page) if as_json else console.print(_events(page.data))
             return
-        for event in client.events(id, after):
+        for event in client.sweep_events(id, after) if sweep else client.events(id, after):
             emit_line(event) if as_json else console.print(*_line(event), highlight=False, markup=False)
 
 

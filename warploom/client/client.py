@@ -73,6 +73,8 @@ class Operations(Owner):
     stop_sweep = handles.sweep(sweep_plans.stop)
     cancel_sweep = handles.sweep(sweep_plans.cancel)
     promote_trial = operation(sweep_plans.promote)
+    sweep_events = stream(sweep_plans.follow)
+    sweep_history = listing(sweep_plans.history)
     note_sweep = handles.sweep(sweep_plans.note)
     wait_sweep = handles.sweep(sweep_plans.wait)
 

@@ -93,6 +93,8 @@ class SweepHelpers(Owner):
     stop = of_id(sweep(sweeps.stop))
     cancel = of_id(sweep(sweeps.cancel))
     promote = of_id(operation(sweeps.promote))
+    events = of_id(stream(sweeps.follow))
+    history = of_id(listing(sweeps.history))
     note = of_id(sweep(sweeps.note))
 
 

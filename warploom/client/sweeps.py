@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from warploom.client import events
 from warploom.client.calls import Call, create, get, given, lister, part, patch, post
 from warploom.client.core import Core
 from warploom.client.jobs import until_final
-from warploom.records import Model, Page, Sweep
+from warploom.records import FINAL_STATES, Event, Model, Page, Sweep
 from warploom.spec import SweepSpec
 
 
@@ -60,6 +61,20 @@ def promote(id: str, trial: str | None = None, name: str | None = None, alias: s
         alias: that is to stand for the version.
     """
     return post(_path(id, "/promote"), Model, safe=True, json=given(trial=trial, name=name, alias=alias))
+
+
+def follow(core: Core, id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
+    """The sweep's events as they happen (kinds `state` and `trial`), until the last; as those of a job."""
+
+    async def ended() -> bool:
+        return (await core.do(one(id))).state in FINAL_STATES
+
+    return events.follow(core, Event, _path(id, "/events"), after, ended)
+
+
+def history(id: str, limit: int = 100, after: str | None = None) -> Call[Page[Event]]:
+    """The sweep's events so far, oldest first; `after`: the last id of the page before."""
+    return get(_path(id, "/events"), Page[Event], limit=limit, after=after)
 
 
 async def wait(core: Core, id: str, timeout_s: float | None = None) -> Sweep:
