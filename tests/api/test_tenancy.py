@@ -171,12 +171,13 @@ def test_equal_content_is_shared_within_a_tenant_alone(
     register(connections, waves, kind="regression", input_shape=[1], outputs=1, job=job["id"], once="j")
     colleague = client.as_key(key(connections, "default", "adapt"))
     body = {"support": {"x": [[0.5]], "y": [[0.5]]}}
-    made = [one.post(f"/v1/models/{waves}/adapt", json=body).json() for one in (client, colleague, stranger)]
-    mine, ours, theirs = (request.content for request in adapter.requests)
-    assert mine == ours != theirs, "what tells the adapter that it has the result already"
-    found = AdaptationQueue(connections).kept
-    found.keep(made[0]["id"], {}, b"blob", content=mine)
-    assert found.made_before([ours, theirs]) == [made[0]["id"], None]
+    first = client.post(f"/v1/models/{waves}/adapt", json=body).json()
+    content = adapter.requests[0].content
+    AdaptationQueue(connections).kept.keep(first["id"], {}, b"blob", content=content)
+    for one, told in ((colleague, first["id"]), (stranger, "")):
+        one.post(f"/v1/models/{waves}/adapt", json=body)
+        assert (adapter.requests[-1].before or "") == told, "which result the adapter may give instead of a new one"
+    assert adapter.requests[1].content == content != adapter.requests[2].content
 
 
 def test_an_idempotency_key_means_what_its_api_key_means_by_it(
