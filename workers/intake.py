@@ -8,10 +8,11 @@ import time
 from service.adaptations import AdaptationQueue, AdaptationRequest
 
 BLOCK_MS = 1000
-# A batch waits for as many requests as the last one had, for at most this share of the last one's time…
-WINDOW = 0.2
+# A batch waits for as many requests as the last one had, for at most this share of the last one's time: a vectorised
+# batch costs little more than one request, so that two small ones take longer than a wait and a large one…
+WINDOW = 0.5
 # …and never for longer than this.
-LONGEST_WINDOW_S = 0.02
+LONGEST_WINDOW_S = 0.05
 # An adapter takes no more than it can answer in this time, so that others find work too.
 AHEAD_S = 2.0
 
