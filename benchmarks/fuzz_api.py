@@ -36,6 +36,7 @@ from service.processes import free_port
 from service.settings import Settings
 from service.sweeps import SweepStore
 from service.tenancy import SCOPES
+from warploom.records import Trial
 from warploom.spec import JobSpec, SweepSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,7 +100,7 @@ def running(home: Path, *, adapter: bool = True) -> Iterator[Target]:
         try:
             if adapter:
                 helper.start()
-            target = prepared(connections, f"http://127.0.0.1:{port}", model=adapter)
+            target = prepared(connections, settings, f"http://127.0.0.1:{port}", model=adapter)
             _wait_for(target.url, api, home)
             yield target
         finally:
@@ -122,11 +123,11 @@ def _wait_for(url: str, api: subprocess.Popen[bytes], home: Path) -> None:
     raise SystemExit((home / "api.log").read_text())
 
 
-def prepared(connections: Connections, url: str, *, model: bool) -> Target:
+def prepared(connections: Connections, settings: Settings, url: str, *, model: bool) -> Target:
     """Keys and objects of a running API.
 
     Args:
-        connections, url: the service.
+        connections, settings, url: the service.
         model: whether a model is made, which needs torch.
     """
     ring = KeyRing(connections)
@@ -146,7 +147,23 @@ def prepared(connections: Connections, url: str, *, model: bool) -> Target:
     objects = {"job_id": job.id, "sweep_id": sweep.id, "key_id": spare.id}
     if model:
         objects["name"] = _model(connections, spec, job.id)
+        _trial(connections, sweep.id, spec, settings)
     return Target(url, own.secret, own.id, spare.id, objects)
+
+
+def _trial(connections: Connections, sweep_id: str, spec: JobSpec, settings: Settings) -> None:
+    """A sweep that runs, with a trial that can be promoted."""
+    from service.trials import TrialFiles
+    from warploom.build import build
+    from warploom.codec import pack_model
+
+    store = SweepStore(connections)
+    claim = store.claim("fuzz", 60)
+    assert claim is not None
+    curve = [{"meta_step": 0.0, "loss": 0.5}]
+    trial = Trial(id="00000", state="running", parameters={}, curve=curve, best=0.5)
+    store.put_trial(sweep_id, claim.generation, trial)
+    TrialFiles(settings, sweep_id, trial.id).put_best(pack_model(spec, build(spec).init(0)))
 
 
 def _model(connections: Connections, spec: JobSpec, job: str) -> str:

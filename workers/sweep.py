@@ -21,10 +21,11 @@ from service.sweeps import SweepClaim, SweepStore
 from service.trials import TrialFiles
 from warploom import plugins
 from warploom.errors import Fenced, TrainingFailed, Unavailable, WarploomError
-from warploom.records import CANCELLED, CANCELLING, FAILED, PAUSING, RUNNING, STOPPING, SUCCEEDED, Failure, Trial
+from warploom.records import CANCELLED, CANCELLING, FAILED, PAUSING, RUNNING, STOPPING, SUCCEEDED, Trial
 from warploom.spec import SweepSpec
 from workers import placement
 from workers.context import shipped
+from workers.failures import failure_of
 from workers.trial import Leash
 from workers.trials import BOOKS, TrialBook
 
@@ -90,8 +91,7 @@ class SweepRun:
             self._store.release(self._id, self._generation)
 
     def _end_badly(self, error: WarploomError) -> None:
-        failure = Failure(code=error.code, message=error.message)
-        self._store.finish(self._id, self._generation, FAILED, error=failure)
+        self._store.finish(self._id, self._generation, FAILED, error=failure_of(error))
 
 
 class Sweeper:

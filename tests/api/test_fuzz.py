@@ -8,15 +8,16 @@ import pytest
 
 from benchmarks.fuzz_api import fuzz, prepared
 from service.connection import Connections
+from service.settings import Settings
 from tests.api.conftest import FakeAdapter
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_answer_is_outside_the_document(
-    url: str, connections: Connections, waves: str, adapter: FakeAdapter, tmp_path: Path
+    url: str, connections: Connections, settings: Settings, waves: str, adapter: FakeAdapter, tmp_path: Path
 ) -> None:
-    target = prepared(connections, url, model=False)
+    target = prepared(connections, settings, url, model=False)
     target.objects["name"] = waves
     counts = fuzz(target, tmp_path / "run", seed=1, examples=1, known=True, phases="examples,fuzzing")
     assert counts["cases"] >= 100

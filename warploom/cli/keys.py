@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, table
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, listed
 from warploom.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -54,11 +54,10 @@ def listing(
     """
     with client_of(ctx) as client:
         page = client.keys(limit, after)
-    if as_json:
-        emit_json(page)
-        return
-    rows = [(k.id, k.name, k.tenant, k.scopes, _state(k), ago(k.created_at)) for k in page.data]
-    console.print(table(("ID", "NAME", "TENANT", "SCOPES", "STATE", "CREATED"), rows))
+    columns = ("ID", "NAME", "TENANT", "SCOPES", "STATE", "CREATED")
+    listed(
+        page, as_json, columns, lambda k: (k.id, k.name, k.tenant, k.scopes, _state(k), ago(k.created_at)), page.data
+    )
 
 
 def show(ctx: typer.Context, id: KeyId, as_json: AsJson = False) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, table
+from warploom.cli.output import AsJson, ago, client_of, console, emit_json, facts, listed
 
 if TYPE_CHECKING:
     from warploom.records import Delivery, NewWebhook, Webhook
@@ -42,11 +42,14 @@ def listing(ctx: typer.Context, as_json: AsJson = False) -> None:
     """
     with client_of(ctx) as client:
         found = client.webhooks()
-    if as_json:
-        emit_json(found)
-        return
-    rows = [(h.id, h.url, h.events, _state(h), h.description or None, ago(h.created_at)) for h in found]
-    console.print(table(("ID", "URL", "EVENTS", "STATE", "DESCRIPTION", "CREATED"), rows))
+    columns = ("ID", "URL", "EVENTS", "STATE", "DESCRIPTION", "CREATED")
+    listed(
+        found,
+        as_json,
+        columns,
+        lambda h: (h.id, h.url, h.events, _state(h), h.description or None, ago(h.created_at)),
+        found,
+    )
 
 
 def show(ctx: typer.Context, id: HookId, as_json: AsJson = False) -> None:
@@ -133,11 +136,10 @@ def deliveries(ctx: typer.Context, id: HookId, as_json: AsJson = False) -> None:
     """
     with client_of(ctx) as client:
         found = client.deliveries(id)
-    if as_json:
-        emit_json(found)
-        return
-    rows = [(d.id, d.event, d.state, len(d.attempts), _last(d), ago(d.created_at)) for d in found]
-    console.print(table(("ID", "EVENT", "STATE", "TRIES", "LAST ANSWER", "CREATED"), rows))
+    columns = ("ID", "EVENT", "STATE", "TRIES", "LAST ANSWER", "CREATED")
+    listed(
+        found, as_json, columns, lambda d: (d.id, d.event, d.state, len(d.attempts), _last(d), ago(d.created_at)), found
+    )
 
 
 def _tell(made: NewWebhook, as_json: bool) -> None:
