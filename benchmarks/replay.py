@@ -143,7 +143,7 @@ def jobs(megabytes: int) -> Iterator[dict[str, Any]]:
     for label, size in SIZES.items():
         for writers in WRITERS:
             most = min(megabytes * 10**6 // size, 8000) // writers
-            count = max(2 * UNITS * PARTS // writers, most) // PARTS * PARTS
+            count = max(UNITS * PARTS // writers, most) // PARTS * PARTS
             yield {"chunk": label, "size": size, "writers": writers, "count": count}
 
 
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--torchrl", metavar="PYTHON")
     parser.add_argument("--reverb", metavar="PYTHON")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--megabytes", type=int, default=192, help="of each turn, at least 64 chunks")
+    parser.add_argument("--megabytes", type=int, default=192, help="of each turn, at least 32 chunks")
     parser.add_argument("--tcp", action="store_true")
     parser.add_argument("--only", nargs="*", help="these contenders")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))

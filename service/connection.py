@@ -111,6 +111,9 @@ class RoleClient(redis.Redis):
         most = READ_FIRST
         while len(values) < len(keys):
             (part,) = self.exchange(packed([("MGET", *keys[len(values) : len(values) + most])]), 1)
+            if isinstance(part, Exception):
+                with self.translated():
+                    raise part
             if any(value is None for value in part):
                 return None
             values += part

@@ -13,15 +13,16 @@
 
 All numbers are little-endian. A chunk is made with one copy of its arrays and read with none.
 
-The body's digest is, for each whole row of 2 KiB, the sum modulo 2^64 of its 64-bit words, and then what is left of the
-body as it is. A CRC of the body itself would take longer than to send it. Any change within one word of a row changes
-its sum, rows that change places change the CRC, and of other damage one case in 2^32 passes; words that change places
-within a row are not noticed.
+The body's digest is the body itself below 64 KiB, and otherwise, for each whole row of 2 KiB, the sum modulo 2^64 of
+its 64-bit words, and then what is left of the body as it is: a CRC of all of it would take longer than to send it. A
+change within one word changes the sum of its row, rows that change places change the CRC, and of other damage one case
+in 2^32 passes; words that change places within a row are not noticed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -40,9 +41,12 @@ MAGIC = b"WLPT"
 LAYOUT = 2
 START = 24
 ROW = 2048
+SUMMED = 32 * ROW
 DTYPES = {
     name: np.dtype(name) for name in ("bool", "uint8", "uint16", "uint32", "int32", "int64", "float32", "float64")
 }
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _FIXED = struct.Struct("<4sBBHIIQ")
 _CODES = {"none": 0, "lz4": 1}
 _LZ4_MOST = 255  # no lz4 block is more than so many times smaller than what it holds
@@ -62,11 +66,11 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, Array], compression: 
         (1, [1.0, 1.0])
     """
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    table = [[name, array.dtype.name, list(array.shape)] for name, array in whole.items()]
-    text = json.dumps({"header": dict(header), "arrays": table}, separators=(",", ":"), allow_nan=False).encode()
+    table = [[name, _NAMES.get(array.dtype) or array.dtype.name, array.shape] for name, array in whole.items()]
+    text = _JSON.encode({"header": dict(header), "arrays": table}).encode()
     text += b" " * (-len(text) % 8)
     body, size = _body(whole, compression)
-    start = MAGIC + struct.pack("<BBHIIQ", LAYOUT, _CODES[compression], 0, 0, len(text), size)
+    start = _FIXED.pack(MAGIC, LAYOUT, _CODES[compression], 0, 0, len(text), size)
     chunk = BytesIO(b"".join([start, text, *body]))  # gives its bytes away without a copy
     with chunk.getbuffer() as view:
         struct.pack_into("<I", view, 8, _checksum(view, START + len(text)))
@@ -81,7 +85,7 @@ def decode(blob: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     """
     code, text_size, size = _checked(blob)
     try:
-        found = json.loads(blob[START : START + text_size])
+        found = json.loads(blob[START : START + text_size].decode())
         table = [(name, DTYPES[dtype], tuple(shape)) for name, dtype, shape in found["arrays"]]
         body = memoryview(blob)[START + text_size :]
         if code:
@@ -109,7 +113,8 @@ def _checksum(chunk: memoryview, start: int) -> int:
     """What bytes 8 to 12 say of the others; the body begins at `start`."""
     crc = zlib.crc32(chunk[12:start], zlib.crc32(chunk[4:8]))
     rest = start
-    if (count := (len(chunk) - start) // ROW) > 0:
+    if len(chunk) - start >= SUMMED:
+        count = (len(chunk) - start) // ROW
         rows = np.frombuffer(chunk, "<u8", count * ROW // 8, start).reshape(count, ROW // 8)
         crc = zlib.crc32(np.add.reduce(rows, axis=1).astype("<u8", copy=False), crc)
         rest += count * ROW
@@ -140,8 +145,8 @@ def _unpacked(body: memoryview, size: int) -> memoryview:
 
 
 def _padded(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    count = int(np.prod(shape, dtype=object))
-    if count < 0 or any(n < 0 for n in shape):
+    count = math.prod(shape)
+    if not isinstance(count, int) or any(n < 0 for n in shape):
         raise ValueError(f"shape {shape}")
     return -(-count * dtype.itemsize // 8) * 8
 
@@ -151,7 +156,7 @@ def _views(
 ) -> dict[str, Array]:
     arrays, start = {}, 0
     for name, dtype, shape in table:
-        count = int(np.prod(shape, dtype=object))
+        count = math.prod(shape)
         if shuffled:
             ranks = np.frombuffer(body, np.uint8, count * dtype.itemsize, start).reshape(dtype.itemsize, count)
             arrays[name] = np.ascontiguousarray(ranks.T).view(dtype).reshape(shape)

@@ -104,8 +104,8 @@ def test_damaged_bytes_never_pass_and_never_crash(data):
 
 
 def test_a_body_whose_parts_were_lost_or_moved_never_passes():
-    blob = chunks.encode({}, {"a": np.random.default_rng(0).standard_normal(5000)})
-    start = len(blob) - 40_000
+    blob = chunks.encode({}, {"a": np.random.default_rng(0).standard_normal(12_000)})
+    start = len(blob) - 96_000
     rows = [blob[i : i + chunks.ROW] for i in range(start, len(blob), chunks.ROW)]
     moved = [[rows[1], rows[0], *rows[2:]], [rows[0], rows[0], *rows[2:]], [bytes(chunks.ROW), *rows[1:]], rows[:-1]]
     assert chunks.decode(blob[:start] + b"".join(rows))
