@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=192, help="of each turn, at least 32 chunks")
     parser.add_argument("--tcp", action="store_true")
     parser.add_argument("--only", nargs="*", help="these contenders")
+    parser.add_argument("--note", default="", help="what else the page shall say of this run")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     options = parser.parse_args()
     pythons = dict.fromkeys(OURS, sys.executable)
@@ -203,6 +204,7 @@ def main() -> None:
     facts = {
         "repeats": options.repeats, "megabytes": options.megabytes, "tcp": options.tcp,
         "seconds": round(time.monotonic() - started), "load_before": round(before, 1),
+        "note": options.note,
     }  # fmt: skip
     sys.stdout.write(write(options.out, rows, list(pythons), facts))
 

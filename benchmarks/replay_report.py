@@ -38,6 +38,7 @@ def _page(rows: Sequence[Row], contenders: Sequence[str], facts: Row) -> list[st
         f"{facts['load_before']}. MB/s: medians of {facts['repeats']} repeats in which all take turns; ratios: medians "
         "of the ratios within a repeat. What each does stands at the top of the script.",
         "",
+        *([facts["note"], ""] if facts["note"] else []),
     ]  # fmt: skip
     for what, title in (("write", "Writes"), ("sample", "Samples, one reader")):
         lines += [f"## {title}", "", *_table(rows, what, contenders), ""]
