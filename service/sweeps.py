@@ -142,15 +142,19 @@ class SweepStore:
             self._ledger.finish(sweep_id, generation, state, error=error, model=model, best_trial=best_trial)
         )
 
-    def release(self, sweep_id: str, generation: int) -> Sweep:
+    def release(self, sweep_id: str, generation: int, *, lost: bool = False) -> Sweep:
         """Give a sweep back: a running one queues at its old place, a pausing one is paused, one that is to end becomes
         claimable at once.
+
+        Args:
+            sweep_id, generation: from the claim.
+            lost: whether this run of it was lost; it counts as a retry.
 
         Raises:
             Fenced: the generation is not current.
             Conflict: the sweep is not running.
         """
-        return self._whole(self._ledger.move("release", sweep_id, generation))
+        return self._whole(self._ledger.move("release", sweep_id, generation, lost=lost))
 
     def pause(self, sweep_id: str) -> Sweep:
         """Ask for a rest: no trial begins, those that run save their state and pause; a repeat changes nothing.
@@ -199,4 +203,4 @@ class SweepStore:
         if fields["state"] in FINAL_STATES:  # whoever ran them was ended with the sweep, and told no more
             trials = [one.model_copy(update={"state": "stopped"}) if one.state in UNDONE else one for one in trials]
         more = {"trials": trials, "best_trial": fields.get("best_trial"), "transitions": transitions(fields)}
-        return Sweep.model_validate(common(fields) | more)
+        return Sweep.model_validate(common(fields) | more | {"retries": int(fields.get("retries", 0))})

@@ -288,7 +288,7 @@ class Trial(Record):
 
 
 class Sweep(Record):
-    """A search over the fields of a job spec."""
+    """A search over the fields of a job spec. `retries` counts the runs of it that were lost."""
 
     id: str
     name: str
@@ -299,6 +299,7 @@ class Sweep(Record):
     started_at: float | None = None
     ended_at: float | None = None
     generation: int = 0
+    retries: int = 0
     trials: list[Trial] = Field(default_factory=list)
     best_trial: str | None = None
     model: str | None = None

@@ -20,7 +20,7 @@ from service.settings import Settings
 from service.sweeps import SweepClaim, SweepStore
 from service.trials import TrialFiles
 from warploom import plugins
-from warploom.errors import Fenced, TrainingFailed, Unavailable, WarploomError
+from warploom.errors import Fenced, RunsLost, TrainingFailed, Unavailable, WarploomError
 from warploom.records import CANCELLED, CANCELLING, FAILED, PAUSING, RUNNING, STOPPING, SUCCEEDED, Trial
 from warploom.spec import SweepSpec
 from workers import placement
@@ -41,7 +41,8 @@ class SweepRun:
     ) -> None:
         self._store, self._settings, self._stopping = SweepStore(connections), settings, stopping
         self._id, self._generation = claim.sweep.id, claim.generation
-        self._state = claim.sweep.state
+        self._state, self._retries = claim.sweep.state, claim.sweep.retries
+        self._most = SweepSpec.model_validate(claim.sweep.spec).job.training.max_retries
 
     def run(self) -> None:
         """Until the sweep ended, rests, was given back, or belongs to another generation."""
@@ -49,6 +50,9 @@ class SweepRun:
         try:
             if self._state == CANCELLING:
                 self._store.finish(self._id, self._generation, CANCELLED)
+            elif self._retries > self._most:
+                lost = f"gave up: the run was lost {self._retries} times, and training.max_retries is {self._most}"
+                self._end_badly(RunsLost(lost))
             elif self._state == PAUSING:
                 self._store.release(self._id, self._generation)
             else:
@@ -76,7 +80,8 @@ class SweepRun:
         try:
             found = placement.result(future)
         except placement.ActorLost as error:
-            self._end_badly(WarploomError(f"the sweep's driver died: {error}"))
+            log.warning("the sweep's driver died", sweep=self._id, reason=str(error))
+            self._store.release(self._id, self._generation, lost=True)
         except WarploomError as error:
             self._end_badly(error)
         else:

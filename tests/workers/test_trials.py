@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.connection import Connections
 from service.settings import Settings
+from service.sweeps import SweepStore
 from service.trials import TrialFiles
 from warploom.codec import unpack_model
 from warploom.errors import Unavailable
@@ -186,3 +189,29 @@ def test_halving_has_seen_the_trials_of_before(rows: dict[str, Trial]) -> None:
     halving.on_trial_add(None, trial)
     assert halving.on_trial_result(None, trial, {EVALUATIONS: 1.0, "loss": 5.0}) == "CONTINUE"
     assert halving.on_trial_result(None, trial, {EVALUATIONS: 2.0, "loss": 5.0}) == "STOP"
+
+
+def test_a_sweep_whose_driver_dies_goes_on_until_its_retries_are_used_up(
+    connections: Connections, redis_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers import placement
+    from workers.sweep import SweepRun
+
+    def dies(*_: object) -> None:
+        raise placement.ActorLost("its node is gone")
+
+    for name, instead in (("start_actor", str), ("call", str), ("finished", lambda *_: [1]), ("kill", str)):
+        monkeypatch.setattr(placement, name, lambda *_, made=instead, **__: made())
+    monkeypatch.setattr(placement, "result", dies)
+    spec = sweep().model_dump(mode="json")
+    spec["job"]["training"]["max_retries"] = 1
+    store = SweepStore(connections)
+    made = store.create(SweepSpec.model_validate(spec))
+    for state in ("queued", "queued", "failed"):
+        claim = store.claim("me", 60)
+        assert claim is not None
+        SweepRun(connections, redis_settings, claim, threading.Event()).run()
+        assert store.get(made.id).state == state
+    failed = store.get(made.id)
+    assert failed.error is not None
+    assert (failed.retries, failed.error.code, failed.error.retryable) == (2, "runs_lost", True)
