@@ -25,7 +25,7 @@ from service.settings import Settings
 from tests.chaos.faults import FAULTS, Disk, Fault, Faults
 from tests.chaos.stack import Victim
 from tests.conftest import leaked_keys
-from tests.support.waiting import wait_until
+from tests.support.waiting import TimedOut, wait_until
 from warploom.codec import unpack_model
 from warploom.errors import Unavailable
 from warploom.records import FINAL_STATES, Event, Job
@@ -34,6 +34,7 @@ from warploom.types import Tensors
 TICK_S = 0.2
 AT_MOST_S = 60.0
 GONE_S = 20.0
+UNDO_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,13 +187,13 @@ class Drill:
         return {sort: self._weights(self._jobs.get(job_id)) for sort, job_id in ids.items()}
 
     def _chaos(self, victim: Victim, faults: Faults) -> None:
-        deadline = time.monotonic() + self._plan.minutes * 60
         due, next_at, moved = self._plan.faults, time.monotonic(), faults.moves()
-        while due or len(self._ids) < self._plan.jobs or self._unfinished():
-            if time.monotonic() > deadline:
-                self._report.broken.append(f"not over in {self._plan.minutes:g} minutes; {due} faults were to come")
-                break
-            assert victim.alive(), (victim.home / "stack.log").read_text()[-4000:]
+
+        def over() -> bool:
+            """What is due now, and whether all is done."""
+            nonlocal due, next_at, moved
+            if not victim.alive():
+                raise RuntimeError((victim.home / "stack.log").read_text()[-4000:])
             if self._wanted(due):
                 self._ids.append(victim.submit(document(self._plan, len(self._ids)), f"chaos-{len(self._ids)}"))
             now = time.monotonic()
@@ -200,9 +201,17 @@ class Drill:
                 due -= self._one(faults)
                 next_at, moved = now + self._chance.uniform(*self._plan.gap_s), faults.moves()
             self._tend()
-            time.sleep(TICK_S)
-        while self._undo:
-            self._tend()
+            return not (due or len(self._ids) < self._plan.jobs or self._unfinished())
+
+        try:
+            wait_until(over, self._plan.minutes * 60, what="the end", step_s=TICK_S)
+        except TimedOut:
+            self._report.broken.append(f"not over in {self._plan.minutes:g} minutes; {due} faults were to come")
+        wait_until(self._undone, UNDO_S, what="the end of the last faults", step_s=TICK_S)
+
+    def _undone(self) -> bool:
+        self._tend()
+        return not self._undo
 
     def _wanted(self, due: int) -> bool:
         """Whether it is time for the next job: they are spread over the faults, and somebody always works."""
@@ -280,9 +289,8 @@ class Drill:
         self._report.broken += [f"keys without a lifetime: {leaks}"] if leaks else []
 
     def _nobody_stays(self, victim: Victim) -> None:
-        deadline = time.monotonic() + GONE_S
-        while victim.leftovers() and time.monotonic() < deadline:
-            time.sleep(TICK_S)
+        with contextlib.suppress(TimedOut):
+            wait_until(lambda: not victim.leftovers(), GONE_S, step_s=TICK_S)
         self._report.broken += [f"a process stays: {line}" for line in victim.leftovers()]
 
 

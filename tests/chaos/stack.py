@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -149,18 +148,21 @@ class Victim:
 
     def submit(self, document: dict[str, Any], key: str, *, patience_s: float = 120.0) -> str:
         """The id of the job, once the service acknowledged it; the same key makes the same job."""
-        deadline = time.monotonic() + patience_s
-        while True:
+        ids: list[str] = []
+
+        def acknowledged() -> bool:
             try:
                 answer = self.http.post("/v1/jobs", json=document, headers={"Idempotency-Key": key})
-                if answer.status_code == httpx.codes.ACCEPTED:
-                    return str(answer.json()["id"])
-                problem = answer.text
-                assert answer.is_server_error or answer.status_code == httpx.codes.CONFLICT, problem
-            except httpx.TransportError as error:
-                problem = repr(error)
-            assert time.monotonic() < deadline, f"not acknowledged: {problem}"
-            time.sleep(0.2)
+            except httpx.TransportError:
+                return False
+            if answer.status_code == httpx.codes.ACCEPTED:
+                ids.append(str(answer.json()["id"]))
+            elif not (answer.is_server_error or answer.status_code == httpx.codes.CONFLICT):
+                raise RuntimeError(answer.text)
+            return bool(ids)
+
+        wait_until(acknowledged, patience_s, what=f"the acknowledgement of {key}", step_s=0.2)
+        return ids[0]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from service.embedded import EmbeddedRedis
 from service.jobs import JobStore
 from service.processes import Child, free_port, spawn
 from service.settings import Settings
+from tests.support.waiting import wait_until
 
 KEY = "wlk_" + "0" * 20 + "_" + "k" * 43
 JOB = {"algorithm": "none", "task": "sinusoid", "model": "mlp"}
@@ -80,16 +81,13 @@ def _start_api(home: Path, servers: EmbeddedRedis) -> tuple[str, Child]:
 
 
 def _until_ready(client: httpx.Client) -> None:
-    deadline = time.monotonic() + 120.0
-    while True:
+    def lives() -> bool:
         try:
-            if client.get("/livez").status_code == httpx.codes.OK:
-                return
+            return client.get("/livez").status_code == httpx.codes.OK
         except httpx.TransportError:
-            pass
-        if time.monotonic() > deadline:
-            raise TimeoutError("the API did not start")
-        time.sleep(0.1)
+            return False
+
+    wait_until(lives, 120.0, what="the start of the API", step_s=0.1)
 
 
 def _rounds(client: httpx.Client, servers: EmbeddedRedis, submissions: int) -> tuple[list[str], list[float]]:
@@ -106,14 +104,18 @@ def _rounds(client: httpx.Client, servers: EmbeddedRedis, submissions: int) -> t
 
 
 def _submit(client: httpx.Client, key: str) -> str:
-    deadline = time.monotonic() + ANSWER_S
-    while True:
+    ids: list[str] = []
+
+    def acknowledged() -> bool:
         answer = client.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": key})
         if answer.status_code == httpx.codes.ACCEPTED:
-            return str(answer.json()["id"])
-        if not answer.is_server_error or time.monotonic() > deadline:
+            ids.append(str(answer.json()["id"]))
+        elif not answer.is_server_error:
             raise RuntimeError(f"{answer.status_code}: {answer.text}")
-        time.sleep(0.05)
+        return bool(ids)
+
+    wait_until(acknowledged, ANSWER_S, what=f"the acknowledgement of {key}", step_s=0.05)
+    return ids[0]
 
 
 def _count(servers: EmbeddedRedis, ids: list[str], away_s: list[float]) -> Outcome:

@@ -31,6 +31,7 @@ from service.jobs import JobStore
 from service.models import ModelStore
 from service.processes import Child, spawn
 from service.settings import Settings
+from tests.support.waiting import wait_until
 from warploom.codec import unpack_model
 from warploom.local import train
 from warploom.records import FINAL_STATES
@@ -171,11 +172,14 @@ def _listens(host: str, port: int) -> bool:
 def until(true: Callable[[], object], seconds: float, what: str, tend: Callable[[], None] = lambda: None) -> float:
     """Wait; the seconds that it took."""
     started = time.monotonic()
-    while not true():
-        if time.monotonic() - started > seconds:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
+
+    def tended() -> bool:
+        if true():
+            return True
         tend()
-        time.sleep(STEP_S)
+        return False
+
+    wait_until(tended, seconds, what=what, step_s=STEP_S)
     return time.monotonic() - started
 
 
