@@ -90,7 +90,7 @@ Timeout = Annotated[
     float | None,
     Header(
         alias="X-Request-Timeout",
-        gt=0,
+        ge=1,
         le=3600,
         allow_inf_nan=False,
         description="seconds that you will wait; what is not begun by then is not computed, and the answer is 504",

@@ -176,9 +176,10 @@ def test_what_takes_long_turns_into_coming_back(client: Api, connections: Connec
 def test_a_caller_that_waits_for_a_time(client: Api, connections: Connections) -> None:
     with FakeAdapter(connections) as slow:
         slow.deaf = True
-        problem(client.post(PATH, json=body(), headers={"X-Request-Timeout": "0.1"}), 504, "timed_out")
+        problem(client.post(PATH, json=body(), headers={"X-Request-Timeout": "1"}), 504, "timed_out")
         slow.deaf = False
-        problem(client.post(PATH, json=body(), headers={"X-Request-Timeout": "soon"}), 422, "invalid_input")
+        for refused in ("soon", "0.1"):
+            problem(client.post(PATH, json=body(), headers={"X-Request-Timeout": refused}), 422, "invalid_input")
         assert client.post(PATH, json=body(), headers={"X-Request-Timeout": "20"}).status_code == 200
         assert len(slow.requests) == 1, "nobody works on what nobody waits for"
 

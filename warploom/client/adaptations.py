@@ -56,7 +56,7 @@ async def adapt(
         lr: step size; default the model's own.
         seed: seed of the minibatches.
         version: the model's version; default the latest.
-        deadline_s: what the service has not begun by then is not computed, and TimedOut is raised.
+        deadline_s: what the service has not begun by then is not computed, and TimedOut is raised; 1 or more.
     """
     options = {
         "content": npz({"support_x": support_x, "support_y": support_y, "query_x": query_x}),
