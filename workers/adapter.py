@@ -28,6 +28,7 @@ from workers.warm import WarmModels
 log = structlog.get_logger()
 BEAT_S = 5.0
 RENEW_S = 1.0
+AWAY_S = 1.0
 # Numbers in the inputs of one call; keeps the memory of a batch of large requests in bounds.
 NUMBERS_AT_ONCE = 2**22
 
@@ -54,16 +55,32 @@ class Adapter:
         self.attach(connect(self._settings))
         intake = Intake(self._queue, self._name, self._settings.adapt_batch)
         threading.Thread(target=self._renew, daemon=True).start()
+        batch: list[AdaptationRequest] = []
         while True:
             try:
-                batch = intake.next()
-                begin = time.monotonic()
-                self.serve(batch)
+                batch = self.turn(intake, batch)
                 if batch:
-                    intake.done(len(batch), time.monotonic() - begin)
+                    time.sleep(AWAY_S)
             except Unavailable as error:
                 log.warning("redis is away", error=error.message)
-                time.sleep(1.0)
+                time.sleep(AWAY_S)
+
+    def turn(self, intake: Intake, batch: list[AdaptationRequest]) -> list[AdaptationRequest]:
+        """Answer the batch that is left from before, or the next one; returns what is left when Redis goes away.
+
+        What is at hand stays this adapter's as long as it says so every second: nobody else would take it over. An
+        answer that had arrived is not given again.
+        """
+        batch = batch or intake.next()
+        begin = time.monotonic()
+        try:
+            self.serve(batch)
+        except Unavailable as error:
+            log.warning("redis went away before all answers had arrived", error=error.message)
+            return [request for request in batch if request.deadline > time.time()]
+        if batch:
+            intake.done(len(batch), time.monotonic() - begin)
+        return []
 
     def attach(self, connections: Connections) -> None:
         """Work on these servers."""

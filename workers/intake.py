@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 from service.adaptations import AdaptationQueue, AdaptationRequest
+from warploom.errors import Unavailable
 
 BLOCK_MS = 1000
 # A batch waits for as many requests as the last one had, for at most this share of the last one's time: a vectorised
@@ -42,11 +44,16 @@ class Intake:
         end = time.monotonic() + self._window_s
         while batch and len(batch) < min(room, self._expected):
             left_ms = math.ceil(1000 * (end - time.monotonic()))
-            more = self._queue.read(self._name, room - len(batch), left_ms) if left_ms > 0 else []
-            if not more:
+            if not (left_ms > 0 and (more := self._more(room - len(batch), left_ms))):
                 break
             batch += more
         return batch
+
+    def _more(self, room: int, left_ms: int) -> list[AdaptationRequest]:
+        # What was read before is this adapter's and must not be lost with the connection.
+        with suppress(Unavailable):
+            return self._queue.read(self._name, room, left_ms)
+        return []
 
     def done(self, count: int, seconds: float) -> None:
         """The last batch had so many requests and took so long."""

@@ -18,7 +18,7 @@ from warploom import wire
 from warploom.adaptation import ServedModel, Support
 from warploom.build import build
 from warploom.codec import pack_model
-from warploom.errors import InvalidInput, NotFound, TimedOut, WarploomError
+from warploom.errors import InvalidInput, NotFound, TimedOut, Unavailable, WarploomError
 from warploom.spec import JobSpec
 from workers.adapter import Adapter
 from workers.context import shipped
@@ -217,3 +217,39 @@ def test_a_batch_waits_for_those_who_asked_before_and_a_lone_client_does_not(que
     queue.submit(request(7))
     assert len(intake.next()) == 1
     assert len(waits) == 1, "after one alone it does not"
+
+
+def test_a_batch_is_not_forgotten_when_redis_goes_away(
+    adapter: Adapter, queue: AdaptationQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake, original = Intake(queue, "a1", 32), adapter._queue.finish
+    asked, late = request(1), request(2, deadline=time.time() - 1)
+    for one in (asked, late):
+        queue.submit(one)
+
+    def away(_: Any) -> Any:
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(adapter._queue, "finish", away)
+    left = adapter.turn(intake, [])
+    assert [one.id for one in left] == [asked.id], "what nobody waits for any more is let go"
+    monkeypatch.setattr(adapter._queue, "finish", original)
+    assert adapter.turn(intake, left) == []
+    np.testing.assert_allclose(outputs(queue, asked), expected(asked), rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_read_stays_when_redis_goes_away_before_more_comes(
+    queue: AdaptationQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake(queue, "a1", 32)
+    intake.done(8, 60.0)
+    queue.submit(request())
+    original, reads = queue.read, iter((False, True))
+
+    def read(*args: Any) -> Any:
+        if next(reads):
+            raise Unavailable("gone")
+        return original(*args)
+
+    monkeypatch.setattr(queue, "read", read)
+    assert len(intake.next()) == 1
