@@ -230,12 +230,11 @@ class LearnerLoop:
 
     def _publish(self, before: LearnerState, experiences: list[Experience], metrics: dict[str, float]) -> None:
         training, meta = self._spec.training, self.state.meta
+        # Before the checkpoint: a run that goes on from there does not tell this round again.
+        self._tell(before, experiences, metrics)
         if self._unsaved or meta.version % training.checkpoint_every == 0 or self.done:
             self._unsaved = not self._checkpoint(self.state)
-        try:
-            self._replay.publish(meta.version, pack_meta(meta))
-        finally:  # the round is done, also when the buffer does not answer now
-            self._tell(before, experiences, metrics)
+        self._replay.publish(meta.version, pack_meta(meta))
 
     def _tell(self, before: LearnerState, experiences: list[Experience], metrics: dict[str, float]) -> None:
         training, meta = self._spec.training, self.state.meta

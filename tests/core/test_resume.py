@@ -107,6 +107,29 @@ def test_any_round_is_a_place_to_go_on_from(spec: JobSpec) -> None:
         assert (resumed.outer.count, resumed.dropped) == (whole.outer.count, whole.dropped)
 
 
+def test_a_round_is_told_before_it_is_saved() -> None:
+    """Killed in between, a run does the round again; the other way round its event would never come."""
+    (spec,) = (param.values[0] for param in specs() if param.id.endswith("-leap"))
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"checkpoint_every": 1})})
+    algorithm, replay, told = build(spec), LocalReplay(plan_of(spec)), list[int]()
+
+    def save(state: LearnerState) -> bool:
+        assert state.meta.version in told
+        return True
+
+    def report(kind: str, data: dict[str, Any]) -> None:
+        told.extend([data["meta_step"]] if kind == "round" else [])
+
+    state = LearnerState(algorithm.init(spec.training.seed))
+    learner = LearnerLoop(algorithm, spec, replay, state, report=report, checkpoint=save)
+    rollout = RolloutLoop(algorithm, spec, replay, "local")
+    learner.start()
+    while not learner.done:
+        if not learner.step():
+            rollout.step()
+    assert told == list(range(1, ROUNDS + 1))
+
+
 class Forgetful(LocalReplay):
     """Is away for some publications, and has lost everything when it comes back."""
 
