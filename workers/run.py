@@ -75,6 +75,7 @@ class JobRun:
         self._ran_s, self._began = ran_s(claim.job), time.monotonic()
         self._leave_by: float | None = None
         self._beaten = 0.0
+        self._over = False
         self._log = log.bind(job=claim.job.id, generation=claim.generation)
 
     def run(self) -> None:
@@ -87,6 +88,8 @@ class JobRun:
             self._log.exception("the run broke; its lease will run out")
         finally:
             self._kill_all()
+            if self._over:
+                self._free()
 
     def _run(self) -> None:
         try:
@@ -103,6 +106,7 @@ class JobRun:
             self._fail(error)
         else:
             self._insist(lambda: self._jobs.finish(self._job_id, self._generation, SUCCEEDED, model=model))
+            self._over = True
 
     def _train(self) -> str:
         """The model's name."""
@@ -143,6 +147,7 @@ class JobRun:
             self._insist(lambda: self._jobs.finish(self._job_id, self._generation, CANCELLED))
         else:
             self._insist(lambda: self._jobs.release(self._job_id, self._generation))
+        self._over = True
 
     def _start_all(self) -> None:
         resources = self._spec.resources
@@ -230,6 +235,7 @@ class JobRun:
         failure = failure_of(error)
         self._log.error("job failed", code=error.code, message=error.message)
         self._insist(lambda: self._jobs.finish(self._job_id, self._generation, FAILED, error=failure))
+        self._over = True
 
     def _tell(self, kind: str, data: dict[str, str]) -> None:
         try:
@@ -247,6 +253,13 @@ class JobRun:
                     raise
                 self._log.warning("redis is away", error=error.message)
             time.sleep(AGAIN_S)
+
+    def _free(self) -> None:
+        """Give the buffer's memory back; a job that goes on later opens it anew. Without the server, time does it."""
+        try:
+            self._replay.close()
+        except (Fenced, Unavailable) as error:
+            self._log.warning("the replay buffer was not freed", error=error.message)
 
     def _kill_all(self) -> None:
         for part in self._parts:

@@ -165,6 +165,11 @@ def test_a_job_whose_runs_are_lost_too_often_fails(service: Service) -> None:
     assert job.retries == 1
 
 
+def held(service: Service, job_id: str) -> int:
+    """How much of the job's buffer is on the replay server."""
+    return service.connections.replay.exists(keys.replay(job_id, "state"), keys.replay(job_id, "units"))
+
+
 def test_async_mode_ends_and_bounds_staleness(service: Service) -> None:
     document = sine(mode="async", rounds=8) | {"replay": {"max_staleness": 2}}
     job_id = service.submit(document)
@@ -172,16 +177,19 @@ def test_async_mode_ends_and_bounds_staleness(service: Service) -> None:
     lags = [e.data["staleness"] for e in service.events.list(job_id, limit=10_000) if e.kind == "round"]
     assert len(lags) == 8
     assert max(lags) <= 2
+    wait_until(lambda: not held(service, job_id), what="the buffer is freed")
 
 
 def test_cancel_stops_a_running_job_and_its_actors(service: Service) -> None:
     job_id = service.submit(sine(rounds=100_000))
     wait_until(lambda: service.round(job_id) >= 2, 150)
+    assert held(service, job_id)
     assert service.jobs.cancel(job_id).state == "cancelling"
     job = service.wait(job_id)
     assert job.state == "cancelled"
     wait_until(lambda: not pids("RolloutWorker") and not pids("LearnerWorker"), 30)
     assert service.checkpoints(job_id).latest() is not None
+    wait_until(lambda: not held(service, job_id), what="the buffer is freed")
 
 
 def test_jobs_that_cannot_work_fail_alone_with_the_reason(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
