@@ -242,14 +242,16 @@ def test_what_was_read_stays_when_redis_goes_away_before_more_comes(
     queue: AdaptationQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     intake = Intake(queue, "a1", 32)
-    intake.done(8, 60.0)
+    intake.done(8, 0.1)
     queue.submit(request())
-    original, reads = queue.read, iter((False, True))
+    original, reads = queue.read, list[int]()
 
-    def read(*args: Any) -> Any:
-        if next(reads):
+    def read(name: str, count: int, block_ms: int) -> Any:
+        reads.append(count)
+        if len(reads) > 1:
             raise Unavailable("gone")
-        return original(*args)
+        return original(name, count, block_ms)
 
     monkeypatch.setattr(queue, "read", read)
     assert len(intake.next()) == 1
+    assert reads == [32, 31]
