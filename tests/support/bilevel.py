@@ -74,10 +74,10 @@ def plain_loss(algorithm, params, x, y, stats=None):
     return F.cross_entropy(out, y) if algorithm.model.kind == "classification" else ((out - y) ** 2).mean()
 
 
-def slope_along(algorithm, meta, tasks, objective, names, *, h=1e-4, seed=0):
+def slope_along(algorithm, meta, tasks, objective, names, *, h=1e-5, seed=0):
     """A random direction over these meta-parameters, and the central difference of an objective of the meta-state."""
     gen = torch.Generator().manual_seed(seed)
-    direction = {n: torch.randn(meta.params[n].shape, generator=gen, dtype=torch.float64) for n in names}
+    direction = {n: torch.randn(meta.params[n].shape, generator=gen, dtype=torch.float64) for n in sorted(names)}
 
     def at(step):
         moved = {n: meta.params[n] + step * direction[n] for n in names}
