@@ -10,7 +10,7 @@ from warploom.reproduce.base import Arm, Claim, Means, Measure, Size
 from warploom.reproduce.comparison import Comparison
 from warploom.reproduce.figures import lines
 
-FINE_TUNING: dict[Size, tuple[int, ...]] = {"tiny": (0, 5), "cpu": (0, 50, 200, 1000), "paper": (0, 50, 200, 500, 1000)}
+FINE_TUNING: dict[Size, tuple[int, ...]] = {"tiny": (0, 5), "cpu": (0, 50, 200), "paper": (0, 50, 200, 500, 1000)}
 
 
 class AdjointSynthetic(Comparison):
@@ -73,7 +73,7 @@ class AdjointSynthetic(Comparison):
         return paths
 
 
-_ROUNDS: dict[Size, int] = {"tiny": 2, "cpu": 500, "paper": 5000}
+_ROUNDS: dict[Size, int] = {"tiny": 2, "cpu": 200, "paper": 5000}
 _STEPS: dict[Size, int] = {"tiny": 3, "cpu": 50, "paper": 200}
 
 
@@ -97,5 +97,5 @@ def _spec(size: Size, algorithm: Mapping[str, Any], family: str) -> dict[str, An
         "task": {"name": family, "shots": points, "queries": points},
         "model": {"name": "mlp", "hidden": [32, 32], "activation": "tanh"},
         "training": {"rounds": _ROUNDS[size], "meta_batch": 5, "unit": 5},
-        "evaluation": {"every": 100_000, "tasks": 4 if size == "tiny" else 100},
+        "evaluation": {"every": 100_000, "tasks": {"tiny": 4, "cpu": 50, "paper": 100}[size]},
     }

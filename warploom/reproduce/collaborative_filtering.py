@@ -22,7 +22,7 @@ class CollaborativeFiltering(Comparison):
     def arms(self, size: Size) -> Sequence[Arm]:
         """Five algorithms and no meta-training."""
         steps = 3 if size == "tiny" else 50
-        rounds = {"tiny": 2, "cpu": 400, "paper": 5000}[size]
+        rounds = {"tiny": 2, "cpu": 300, "paper": 5000}[size]
         shared: dict[str, Any] = {"inner_lr": 0.01, "inner_steps": steps}
         algorithms: dict[str, dict[str, Any]] = {
             "a-maml": {"name": "a-maml", "outer_lr": 0.001, **shared},

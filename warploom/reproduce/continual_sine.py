@@ -23,11 +23,12 @@ class ContinualSine(Comparison):
     def arms(self, size: Size) -> Sequence[Arm]:
         """Two algorithms, two orders of the sub-tasks at test time."""
         steps = 10 if size == "tiny" else 100
-        rounds = {"tiny": 2, "cpu": 400, "paper": 20_000}[size]
+        rounds = {"tiny": 2, "cpu": 150, "paper": 20_000}[size]
+        record = 10 if size == "cpu" else 2
         arms = []
         for order, sequence in ORDERS.items():
             for label, algorithm, model in (
-                ("warpgrad", {"name": "warpgrad", "initialisation": "none", "record_every": 2}, "warp_mlp"),
+                ("warpgrad", {"name": "warpgrad", "initialisation": "none", "record_every": record}, "warp_mlp"),
                 ("none", {"name": "none"}, "mlp"),
             ):
                 spec: dict[str, Any] = {

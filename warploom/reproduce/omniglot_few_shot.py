@@ -123,7 +123,7 @@ def _algorithms(size: Size) -> dict[str, tuple[dict[str, Any], int]]:
         # Three steps: with one of this length, the gradient at its end leads less far.
         "fomaml": ({"name": "fomaml", **unrolled, "inner_steps": 3}, rounds(2500)),
         "anil": ({"name": "anil", **unrolled}, rounds(2000)),
-        "maml++": ({"name": "maml++", **unrolled}, rounds(500)),
+        "maml++": ({"name": "maml++", **unrolled}, rounds(250)),
         "reptile": (
             {"name": "reptile", "inner_lr": 0.1, "inner_steps": 10, "inner_batch": 10, "outer_lr": 1.0},
             rounds(300),
