@@ -137,8 +137,8 @@ class AdaptationQueue:
 
     def id_of(self, key: str) -> str:
         """The request id that a caller's own key stands for."""
-        tenant = "" if self._caller is None else self._caller.tenant
-        number = int.from_bytes(hashlib.sha256(f"{tenant}\n{key}".encode()).digest())
+        api_key = "" if self._caller is None else self._caller.key
+        number = int.from_bytes(hashlib.sha256(f"{api_key}\n{key}".encode()).digest())
         return f"adapt_{text(number, 20)}"
 
     def submit(self, request: AdaptationRequest) -> bool:

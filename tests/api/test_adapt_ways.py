@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from service import keys
+from service.auth import KeyRing
 from service.connection import Connections
 from tests.api.conftest import Api, FakeAdapter, register
 from tests.api.test_adapt import PATH, X, Y, body
@@ -185,7 +186,7 @@ def test_a_caller_that_waits_for_a_time(client: Api, connections: Connections) -
 
 
 @pytest.mark.usefixtures("images")
-def test_a_key_of_ones_own_gives_one_answer(client: Api, adapter: FakeAdapter) -> None:
+def test_a_key_of_ones_own_gives_one_answer(client: Api, adapter: FakeAdapter, connections: Connections) -> None:
     mine = {"Idempotency-Key": "first"}
     first = client.post(PATH, json=body(query={"x": X[:2]}), headers=mine)
     again = client.post(PATH, json=body(query={"x": X[:2]}), headers=mine)
@@ -193,6 +194,8 @@ def test_a_key_of_ones_own_gives_one_answer(client: Api, adapter: FakeAdapter) -
     assert len(adapter.requests) == 1
     document = problem(client.post(PATH, json=body(query={"x": X[:3]}), headers=mine), 422, "invalid_input")
     assert document["errors"][0]["pointer"] == "/headers/idempotency-key"
+    other = client.as_key(KeyRing(connections).create("other", tenant="default", scopes=("adapt",)).secret)
+    assert other.post(PATH, json=body(query={"x": X[:3]}), headers=mine).json()["id"] != first.json()["id"]
 
 
 @pytest.mark.usefixtures("images")
