@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.behind_proxy COMMAND…`: run it with both Redis servers behind proxies that signals disturb.
+"""`python -m tests.chaos.behind_proxy COMMAND…`: run it with its Redis servers behind proxies that signals disturb.
 
 SIGUSR1 resets all connections; SIGUSR2 holds every piece of data back for a while. The command ends with this process.
 """
@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 
 from service.processes import spawn
+from service.urls import split_urls
 from tests.support.proxy import Proxy
 
 DELAY_S, DELAYED_FOR_S = 0.2, 3.0
@@ -19,11 +21,16 @@ STATE, REPLAY = "WARPLOOM_STATE_URL", "WARPLOOM_REPLAY_URL"
 
 def main() -> int:
     """The command's exit code."""
-    with Proxy(os.environ[STATE]) as state, Proxy(os.environ[REPLAY]) as replay:
-        proxies, cut, delay = (state, replay), threading.Event(), threading.Event()
+    with ExitStack() as stack:
+        state, *shards = (
+            stack.enter_context(Proxy(url)) for url in (os.environ[STATE], *split_urls(os.environ[REPLAY]))
+        )
+        proxies, cut, delay = (state, *shards), threading.Event(), threading.Event()
         signal.signal(signal.SIGUSR1, lambda *_: cut.set())
         signal.signal(signal.SIGUSR2, lambda *_: delay.set())
-        child = spawn(sys.argv[1:], env={**os.environ, STATE: state.url, REPLAY: replay.url})
+        child = spawn(
+            sys.argv[1:], env={**os.environ, STATE: state.url, REPLAY: ",".join(shard.url for shard in shards)}
+        )
         signal.signal(signal.SIGTERM, lambda *_: os.kill(child.pid, signal.SIGTERM))
         while not child.wait(0.05):
             if cut.is_set():

@@ -53,6 +53,7 @@ class Plan:
         kinds: faults to choose from.
         in_turn: take them in their order and not by chance; whom they hit stays chance.
         supervisors: how many there are, each with a Ray of its own.
+        shards: replay servers; one that is killed comes back empty, and the others keep what they have.
         sorts: how many sorts of jobs take turns, 1 to 3.
         asynchronous: every so many-th job is asynchronous, 0 for none.
     """
@@ -67,6 +68,7 @@ class Plan:
     kinds: tuple[str, ...] = FAULTS
     in_turn: bool = False
     supervisors: int = 2
+    shards: int = 1
     sorts: int = 3
     asynchronous: int = 4
 
@@ -149,7 +151,7 @@ class Drill:
             "checkpoint_url": str(disk.path),
         }
         try:
-            with Victim(self._home / "home", self._plan.supervisors, **settings) as victim:
+            with Victim(self._home / "home", self._plan.supervisors, self._plan.shards, **settings) as victim:
                 self._stores(victim)
                 try:
                     self._drill(victim, disk)

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import redis
 
+from service.urls import split_urls
 from tests.chaos.stack import Victim
 
 ACTORS = ("rollout", "learner", "evaluator", "adapter")
@@ -125,10 +126,12 @@ class Faults:
 
     def _answers(self, role: str) -> bool:
         try:
-            with redis.Redis.from_url(self._victim.urls[role], socket_timeout=1.0) as client:
-                return bool(client.execute_command("PING"))
+            for url in split_urls(self._victim.urls[role]):
+                with redis.Redis.from_url(url, socket_timeout=1.0) as client:
+                    client.execute_command("PING")
         except redis.RedisError:
             return False
+        return True
 
     def _serves(self) -> bool:
         try:

@@ -23,6 +23,7 @@ def main() -> int:
         ("rounds", int, 1000),
         ("at-once", int, 4),
         ("supervisors", int, 2),
+        ("shards", int, 2),
         ("minutes", float, 90.0),
         ("least-gap", float, 2.0),
         ("most-gap", float, 10.0),
@@ -39,6 +40,7 @@ def main() -> int:
         rounds=given.rounds,
         at_once=given.at_once,
         supervisors=given.supervisors,
+        shards=given.shards,
         minutes=given.minutes,
         gap_s=(given.least_gap, given.most_gap),
         kinds=tuple(given.kinds),
@@ -58,8 +60,8 @@ def summary(plan: Plan, report: Report) -> str:
     ends = {state: sum(job.state == state for job in report.jobs) for state in {job.state for job in report.jobs}}
     lines = [
         f"{plan.jobs} jobs of {plan.rounds} rounds, {plan.at_once} at a time, {len(report.done)} faults, "
-        f"seed {plan.seed}; {os.cpu_count()} cores; quiet run {report.quiet_s:.0f} s, with faults "
-        f"{report.chaos_s:.0f} s.",
+        f"seed {plan.seed}; {plan.supervisors} supervisors, {plan.shards} replay servers, {os.cpu_count()} cores; "
+        f"quiet run {report.quiet_s:.0f} s, with faults {report.chaos_s:.0f} s.",
         "",
         f"Ends: {ends}. Runs lost and gone on from a checkpoint: {sum(job.retries for job in report.jobs)}; "
         f"generations: {sum(job.generation for job in report.jobs)}.",

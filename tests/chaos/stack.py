@@ -1,4 +1,4 @@
-"""A service to be disturbed: `python -m tests.chaos.stack HOME SUPERVISORS`; `Victim` runs it and looks into it."""
+"""A service to be disturbed: `python -m tests.chaos.stack HOME SUPERVISORS SHARDS`; `Victim` runs it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ROLES = {
     "proxy": r"-m tests\.chaos\.behind_proxy",
     "api": r"python\S* -m api$",
     "raylet": r"/raylet/raylet ",
-    "redis-state": r"redis/state/server\.conf|redis-server 127\.0\.0\.1:{state}",
-    "redis-replay": r"redis/replay/server\.conf|redis-server 127\.0\.0\.1:{replay}",
+    "redis-state": r"redis/state/server\.conf|redis-server 127\.0\.0\.1:({state})$",
+    "redis-replay": r"redis/replay(-\d+)?/server\.conf|redis-server 127\.0\.0\.1:({replay})$",
 }
 
 
@@ -44,6 +44,7 @@ def main() -> None:
             rollout_cpus=64,
             ready_file=home / "ready",
             ready_s=READY_S,
+            replay_shards=int(sys.argv[3]),
             commands={
                 **{f"supervisor-{number}": supervisor for number in range(int(sys.argv[2]))},
                 "api": (sys.executable, "-m", "api"),
@@ -58,18 +59,20 @@ class Victim:
     Args:
         home: where everything lies; the service's children know themselves by it.
         supervisors: how many, each with a Ray of its own.
+        shards: replay servers.
         settings: further `WARPLOOM_…` variables.
     """
 
-    def __init__(self, home: Path, supervisors: int = 1, **settings: str) -> None:
-        self.home, self._supervisors = home, supervisors
+    def __init__(self, home: Path, supervisors: int = 1, shards: int = 1, **settings: str) -> None:
+        self.home, self._counts = home, (str(supervisors), str(shards))
+        self._servers = {"state": ["state"], "replay": ["replay", *(f"replay-{i}" for i in range(1, shards))]}
         self._env = {**os.environ, **{f"WARPLOOM_{name.upper()}": value for name, value in settings.items()}}
 
     def __enter__(self) -> Victim:
         self.home.mkdir(parents=True, exist_ok=True)
         self._log = (self.home / "stack.log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.stack", str(self.home), str(self._supervisors)],
+            [sys.executable, "-m", "tests.chaos.stack", str(self.home), *self._counts],
             env=self._env,
             stdout=self._log,
             stderr=self._log,
@@ -85,8 +88,8 @@ class Victim:
             timeout=60.0,
             trust_env=False,
         )
-        self._ports = {role: self._port(role) for role in ("state", "replay")}
-        self.urls = {role: self._redis_url(role) for role in ("state", "replay")}
+        self._ports = {role: "|".join(map(self._port, names)) for role, names in self._servers.items()}
+        self.urls = {role: ",".join(map(self._redis_url, names)) for role, names in self._servers.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,7 +113,7 @@ class Victim:
     def _redis_url(self, role: str) -> str:
         found = re.search(r"^requirepass (\S+)$", self._config(role), re.MULTILINE)
         assert found
-        return f"redis://:{found.group(1)}@127.0.0.1:{self._ports[role]}/0"
+        return f"redis://:{found.group(1)}@127.0.0.1:{self._port(role)}/0"
 
     def alive(self) -> bool:
         """Whether the stack itself still runs."""

@@ -15,6 +15,7 @@ PLAN = Plan(
     rounds=60,
     at_once=2,
     supervisors=1,
+    shards=2,
     sorts=1,
     asynchronous=2,
     gap_s=(0.5, 3.0),
