@@ -40,9 +40,16 @@ def _page(rows: Sequence[Row], killed: Sequence[Row], facts: Row) -> list[str]:
         "",
         "## A lone client",
         "",
-        "| model | in process | service | added (median of the differences) |",
-        "|---|---|---|---|",
-        *(f"| {r['model']} | {r['in_process_ms']:.1f} | {r['service_ms']:.1f} | {r['added_ms']:.1f} |" for r in lone),
+        "| model | in process: p50 | service: p50 | added at p50 | median of the differences of neighbours |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {r['model']} | {r['in_process_ms']:.1f} | {r['service_ms']:.1f} | {_added(r):.1f}"
+            f" | {r['added_ms']:.1f} |"
+            for r in lone
+        ),
+        "",
+        "Calls in process and through the service take turns. Both vary by more than what the service adds, and not"
+        " together, so that the two ways to say it differ.",
         "",
         "## Clients at once",
         "",
@@ -92,6 +99,11 @@ def _company(facts: Row, lone: Sequence[Row]) -> str:
     )
 
 
+def _added(row: Row) -> float:
+    """Milliseconds between the p50 of calls through the service and that of the same calls in process."""
+    return float(row["service_ms"]) - float(row["in_process_ms"])
+
+
 def _load_row(row: Row, lone: Sequence[Row]) -> str:
     batched, alone = row["batched"], row["alone"]
     local = next(r["in_process_ms"] for r in lone if r["model"] == row["model"])
@@ -110,9 +122,12 @@ def _verdicts(rows: Sequence[Row], lone: Sequence[Row]) -> list[str]:
     said = []
     for row in lone:
         if row["model"] == "sinusoid":
-            met = row["added_ms"] <= GOAL_ADDED_MS
+            met = _added(row) <= GOAL_ADDED_MS
             word = _word(met) if row["wall_over_cpu"] <= QUIET else "undecided, because others wanted the cores"
-            said.append(f"{word}: at most {GOAL_ADDED_MS:g} ms added for a lone client: {row['added_ms']:.1f}")
+            said.append(
+                f"{word}: at most {GOAL_ADDED_MS:g} ms added for a lone client at p50: {_added(row):.1f}"
+                f" ({row['added_ms']:.1f} as the median of the differences of neighbours)"
+            )
     for row in rows:
         if row["model"] == "sinusoid" and row["clients"] == GOAL_CLIENTS:
             ratio = row["batched"]["per_second"] / row["alone"]["per_second"]

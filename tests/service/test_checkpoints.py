@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,17 @@ from warploom.errors import InvalidInput, SetupError, Unavailable
 buckets = itertools.count()
 
 
-@pytest.fixture(params=["directory", "file URL", "memory URL"])
+# A bucket to try a real object store on: `s3://bucket`, with the package s3fs, its credentials and its endpoint.
+BUCKET = os.environ.get("WARPLOOM_TEST_BUCKET", "")
+
+
+@pytest.fixture(params=["directory", "file URL", "memory URL", *(["bucket"] if BUCKET else [])])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     kinds = {
         "directory": str(tmp_path),
         "file URL": tmp_path.as_uri(),
         "memory URL": f"memory://checkpoints-{next(buckets)}",
+        "bucket": f"{BUCKET}/checkpoints-{secrets.token_hex(8)}",
     }
     return kinds[request.param]
 
