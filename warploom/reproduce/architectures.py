@@ -41,7 +41,7 @@ class Architectures(Comparison):
             "resnet": {"widths": [thin] * 4},
             "densenet": {"growth": max(thin // 2, 4)},
         }
-        rounds = {"tiny": 1, "cpu": 300, "paper": 50_000}[size]
+        rounds = {"tiny": 1, "cpu": 150, "paper": 50_000}[size]
         arms = []
         for net, model in nets.items():
             own: Mapping[str, Any] = width[model["name"]]
