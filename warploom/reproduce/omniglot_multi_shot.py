@@ -71,8 +71,8 @@ class OmniglotMultiShot(Comparison):
         shape = _SHAPE[size]
         return (
             f"Smaller than the paper: {shape['filters']} filters, task batch {shape['batch']}, meta-batch "
-            f"{shape['meta_batch']}, {shape['rounds']} rounds, {shape['steps']} inner steps; every "
-            f"{shape['record']}th point of a path is replayed. So few rounds are too few for warps that start at "
+            f"{shape['meta_batch']}, {shape['rounds']} rounds, {shape['steps']} inner steps; one "
+            f"point of a path in {shape['record']} is replayed. So few rounds are too few for warps that start at "
             "random: they start as the identity, learn at 0.4 where the paper has 0.1, and by the approximate form "
             "(Eq 12). These were chosen on seed 0 with the same held-out alphabets in view: with the paper's warps, "
             "rate and exact form and every 5th point, Warp-Leap stayed behind Leap (23.8 % against 36.8 % with 10 "

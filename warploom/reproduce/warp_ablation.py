@@ -84,7 +84,7 @@ class WarpAblation(Comparison):
         start = "at random" if size == "paper" else "as the identity"
         return (
             f"{shape['filters']} filters, task batch {shape['batch']}, meta-batch {shape['meta_batch']}, "
-            f"{shape['rounds']} rounds, {shape['steps']} inner steps, every {shape['record']}th point replayed; Leap "
+            f"{shape['rounds']} rounds, {shape['steps']} inner steps, one point in {shape['record']} replayed; Leap "
             f"initialisation; outer SGD of 0.1, and {_WARP_LR[size]} for the warps, which start {start}. "
             "Compare the order with the paper's, not the values. The second figure "
             "has activations before and after warp layers, in adapted nets on held-out drawings (centre: 0 when every "
