@@ -73,7 +73,7 @@ class AdjointSynthetic(Comparison):
         return paths
 
 
-_ROUNDS: dict[Size, int] = {"tiny": 2, "cpu": 200, "paper": 5000}
+_ROUNDS: dict[Size, int] = {"tiny": 2, "cpu": 100, "paper": 5000}
 _STEPS: dict[Size, int] = {"tiny": 3, "cpu": 50, "paper": 200}
 
 

@@ -93,6 +93,6 @@ class MazeNavigation(Comparison):
 
 _SHAPE: dict[Size, dict[str, Any]] = {
     "tiny": {"cells": 5, "horizon": 5, "episodes": 2, "hidden": 4, "rounds": 2, "tasks": 2, "lr": 0.001},
-    "cpu": {"cells": 5, "horizon": 50, "episodes": 30, "hidden": 64, "rounds": 300, "tasks": 10, "lr": 0.002},
+    "cpu": {"cells": 5, "horizon": 50, "episodes": 30, "hidden": 64, "rounds": 300, "tasks": 10, "lr": 0.01},
     "paper": {"cells": 11, "horizon": 200, "episodes": 30, "hidden": 100, "rounds": 6700, "tasks": 10, "lr": 0.001},
 }
