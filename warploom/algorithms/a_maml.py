@@ -144,7 +144,7 @@ class AMAML(Ready[AMAMLConfig]):
         return moved
 
     def _near(self, learned: Tensors, weight: float) -> Proximal:
-        return Proximal(dict.fromkeys(self.adaptable, weight), self.start(learned))
+        return Proximal(dict.fromkeys(self.adapts(), weight), self.start(learned))
 
     def _held(self, learned: Tensors) -> Tensors:
         """What the inner loop holds fixed and the outer loop learns."""

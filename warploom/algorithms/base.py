@@ -53,7 +53,7 @@ class Algorithm(ABC, Generic[ConfigT]):
         self.config = config
         self.model = model
         self.family = family
-        self.adaptable = tuple(self.adapts())  # ordered: sums over it must not depend on a process's hashing
+        self.adaptable = frozenset(self.adapts())  # to ask `in`; its order differs between processes
         self.optimiser = build_optimiser(config.inner_optimiser)
 
     # The four methods of the seam.

@@ -39,7 +39,7 @@ class IMAML(Implicit[IMAMLConfig]):
 
     def near(self, learned: Tensors) -> Proximal:
         """λ/2 ‖φ − θ‖²."""
-        return Proximal(dict.fromkeys(self.adaptable, self.config.proximal), self.start(learned))
+        return Proximal(dict.fromkeys(self.adapts(), self.config.proximal), self.start(learned))
 
     def solve(self, learned: Tensors, product: Product, b: Tensors) -> tuple[Tensors, Tensor]:  # noqa: ARG002
         """u = g/λ with (I + H/λ) g = b, or with the authors' matrix."""

@@ -36,7 +36,7 @@ class LearnedRates(Windowed[LearnedRatesConfig]):
 
     def inner_settings(self, learned: Tensors, k: int, lr: Tensor) -> Settings:
         """α m_i for each parameter."""
-        factors = {name: learned[PREFIX + name] for name in self.adaptable}
+        factors = {name: learned[PREFIX + name] for name in self.adapts()}
         if self.config.per_step:
             factors = {name: m_K[min(k, m_K.shape[0] - 1)] for name, m_K in factors.items()}
         return {**super().inner_settings(learned, k, lr), "lr": {name: lr * m for name, m in factors.items()}}

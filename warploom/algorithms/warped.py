@@ -48,7 +48,7 @@ class Warped(Algorithm[WarpT], Generic[WarpT]):
         """Those of the config, and the learned ones in their place."""
         settings: dict[str, Setting] = dict(super().inner_settings(learned, k, lr))
         for setting in self._learned_settings():
-            own = {name: learned[f"{setting}:{name}"] for name in self.adaptable}
+            own = {name: learned[f"{setting}:{name}"] for name in self.adapts()}
             scale = lr / self.config.inner_lr
             settings[setting] = {name: value * scale for name, value in own.items()} if setting == "lr" else own
         return settings
