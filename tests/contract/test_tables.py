@@ -111,6 +111,29 @@ def test_what_the_door_lets_in_trains_a_round(spec):
     assert all(bool(torch.isfinite(value).all()) for value in result.meta.params.values())
 
 
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+@pytest.mark.parametrize("model", ["mlp", "warp_mlp"])
+def test_what_a_diverging_task_leaves_can_be_stored(name, model):
+    """Steps so long that something overflows sooner or later: parameters, a loss, or, the last alone, a gradient."""
+    document = {
+        "algorithm": {"name": name, "inner_steps": 5},
+        "task": {"name": "sinusoid", **SMALL_TASKS["sinusoid"]},
+        "model": {"name": model, **SMALL_MODELS[model]},
+    }
+    diverged = 0
+    for lr in (0.5, 1.5, 20.0):
+        try:
+            spec = JobSpec.parse({**document, "algorithm": {**document["algorithm"], "inner_lr": lr}})
+        except InvalidInput as refusal:
+            pytest.skip(str(refusal))
+        algorithm = build(spec)
+        refs = [TaskRef("train", i, 0) for i in range(12)]
+        found = algorithm.rollout(algorithm.init(0), algorithm.family.sample(refs), seeds=range(12))
+        assert [one.ref for one in unpack_experiences(pack_experiences(found))] == refs
+        diverged += sum(bool(one.metrics.get("diverged")) for one in found)
+    assert diverged or name in ("none", "anil")  # nothing is learned; a head alone grows too slowly
+
+
 @pytest.mark.parametrize("spec", SPECS)
 class TestAlgorithm:
     """The seam: init, adapt, rollout, meta_gradient."""

@@ -68,7 +68,7 @@ class WarpGrad(WarpedAndStart[WarpGradConfig]):
         if self.model.bn_mode == "running" and self.model.norms():
             stats = self.task_stats(meta, theta_T, batches.everything())
         finite_PT = [_finite_rows(point_T).expand(tasks.count).tolist() for _, point_T in kept]
-        sound_T = _finite_rows({**gradient_T, **theta_T}).expand(tasks.count).tolist()
+        sound_T = (_finite_rows(gradient_T) & _finite_rows(theta_T)).expand(tasks.count).tolist()
         experiences = []
         for t, ref in enumerate(tasks.refs):
             own = [point for point, finite_T in zip(kept, finite_PT, strict=True) if finite_T[t]]

@@ -33,13 +33,20 @@ def error_of(problem: dict[str, Any], status: int) -> WarploomError:
     first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
     message = str(problem.get("detail") or problem.get("title") or f"the service answered {status}")
     if isinstance(errors, list) and len(errors) > 1:
-        message = "; ".join(str(e.get("message", e)) if isinstance(e, dict) else str(e) for e in errors)
+        message = "; ".join(map(_complaint, errors))
     kind = _kind(str(problem.get("code")), status)
     if kind is Unauthenticated and not problem:
         message = "the service refused the API key"
     error = kind(message, field=first.get("pointer"), rule=first.get("rule"), value=first.get("value"))
     error.said(status, problem.get("code"), problem.get("request_id"))
     return error
+
+
+def _complaint(error: Any) -> str:
+    if not isinstance(error, dict):
+        return str(error)
+    where, message = str(error.get("pointer") or ""), str(error.get("message", error))
+    return message if not where or where in message else f"{where}: {message}"
 
 
 def _kind(code: str, status: int) -> type[WarploomError]:

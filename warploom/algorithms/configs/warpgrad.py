@@ -77,8 +77,9 @@ class WarpInitConfig(WarpConfig):
 class WarpGradConfig(WarpInitConfig):
     """WarpGrad, Algorithm 2 (offline, with replay).
 
-    The defaults are ones that train on every family here. The paper's Omniglot experiment has `outer` sgd with
-    `inner_lr`, `warp_lr` and `init_lr` of 0.1.
+    The defaults are ones that train on every family here. On `sinusoid` an `inner_lr` of 0.01 or 0.02 does far better
+    than the default, with which a task in twenty-five comes to diverge. The paper's Omniglot experiment has `outer` sgd
+    with `inner_lr`, `warp_lr` and `init_lr` of 0.1.
     """
 
     summary: ClassVar[str] = "warp layers, fixed while a task adapts, meta-learned over stored trajectories"
