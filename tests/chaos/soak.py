@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,8 @@ def main() -> int:
         gap_s=(given.least_gap, given.most_gap),
         kinds=tuple(given.kinds),
     )
+    # As an exception, so that the stack and its small disk go too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="warploom-soak-") as scratch:
         home = given.home or Path(scratch)
         report = Drill(home, plan, _say).run()
