@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.support.waiting import wait_until
 from warploom.errors import InvalidInput
 from warploom.reproduce.base import Arm, Mean, Measure
 from warploom.reproduce.comparison import Comparison, means_of
@@ -88,6 +92,23 @@ def test_finished_runs_are_not_repeated(tmp_path):
     assert {run["seed"] for run in one.runs} == {0, 1}
     assert "| a | " in markdown(one, list(Two().measures("tiny")))
     assert len(list(Path(tmp_path / "runs").glob("*.json"))) == 4
+
+
+def test_no_worker_outlives_who_started_it(tmp_path):
+    """Runs of an hour, in workers of a process that is killed."""
+    code = (
+        "from warploom.reproduce.base import Arm, Measure; from warploom.reproduce.runs import run_all; "
+        "spec = {'algorithm': 'maml', 'task': 'sinusoid', 'model': 'mlp', 'training': {'rounds': 100_000}}; "
+        f"run_all([Arm('a', spec)], [Measure('loss', 'loss')], 2, Path({str(tmp_path)!r}), print)"
+    )
+    main = f"if __name__ == '__main__':\n    from pathlib import Path; {code}\n"
+    (tmp_path / "main.py").write_text(main)
+    with subprocess.Popen([sys.executable, str(tmp_path / "main.py")], env=os.environ) as process:
+        parent = psutil.Process(process.pid)
+        wait_until(lambda: sum(child.num_threads() > 1 for child in parent.children()) > 1, 60, what="two workers")
+        workers = parent.children()
+        process.kill()
+        wait_until(lambda: not any(map(psutil.pid_exists, (child.pid for child in workers))), 20, what="their end")
 
 
 def test_means_have_student_intervals():

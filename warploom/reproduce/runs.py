@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import resource
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +131,7 @@ def run_all(
             finish(run, train_and_measure(run))
         return done
     workers = min(len(todo), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_core) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
         waiting = {pool.submit(train_and_measure, run): run for run in todo}
         try:
             for future in as_completed(waiting):
@@ -140,10 +142,18 @@ def run_all(
     return done
 
 
-def _one_core() -> None:
+def _begin() -> None:
     from warploom.threads import use_threads
 
     use_threads(1)
+    threading.Thread(target=_leave_with, args=(parent_process(),), daemon=True).start()
+
+
+def _leave_with(parent: BaseProcess | None) -> None:
+    # A parent that is killed cannot say so; without this the run would go on to its end for nobody.
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _write(path: Path, result: Mapping[str, Any]) -> None:
