@@ -24,10 +24,10 @@ from warploom.errors import Unavailable
 from warploom.plan import plan_of
 from warploom.replay import Replay
 from warploom.spec import JobSpec
+from workers.patience import PATIENCE_S
 
 log = structlog.get_logger()
 UNIT_LEASE_S = 10.0
-PATIENCE_S = 300.0  # an actor waits so long for Redis before it gives up
 SILENT_S = 1.0
 UNTOLD_MOST = 10_000
 

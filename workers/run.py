@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import structlog
 
@@ -20,14 +19,13 @@ from workers import placement
 from workers.context import Assignment, replay_of, shipped
 from workers.failures import failure_of
 from workers.parts import EVALUATOR, LEARNER, Cast, Crashes, Part
+from workers.patience import Answer, insist
 from workers.stall import StallWatch
 
 log = structlog.get_logger()
 LEAVE_S = 10.0  # less than a supervisor waits for its runs when it goes
 WATCH_S = 0.5
-AGAIN_S = 1.0
 STARTING, TRAINING, EVALUATING = "starting", "training", "evaluating"
-Answer = TypeVar("Answer")
 
 
 class _Stop(Exception):
@@ -245,14 +243,7 @@ class JobRun:
 
     def _insist(self, move: Callable[[], Answer]) -> Answer:
         """Do a move of the record, however long Redis is away; only a supervisor that goes does not wait."""
-        while True:
-            try:
-                return move()
-            except Unavailable as error:
-                if self._stopping.is_set():
-                    raise
-                self._log.warning("redis is away", error=error.message)
-            time.sleep(AGAIN_S)
+        return insist(move, unless=self._stopping.is_set)
 
     def _free(self) -> None:
         """Give the buffer's memory back; a job that goes on later opens it anew. Without the server, time does it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -21,11 +22,12 @@ from service.sweeps import SweepClaim, SweepStore
 from service.trials import TrialFiles
 from warploom import plugins
 from warploom.errors import Fenced, RunsLost, TrainingFailed, Unavailable, WarploomError
-from warploom.records import CANCELLED, CANCELLING, FAILED, PAUSING, RUNNING, STOPPING, SUCCEEDED, Trial
+from warploom.records import CANCELLED, CANCELLING, FAILED, PAUSING, RUNNING, STOPPING, SUCCEEDED, Model, Trial
 from warploom.spec import SweepSpec
 from workers import placement
 from workers.context import shipped
 from workers.failures import failure_of
+from workers.patience import PATIENCE_S, Answer, insist
 from workers.trial import Leash
 from workers.trials import BOOKS, TrialBook
 
@@ -74,18 +76,28 @@ class SweepRun:
                 return
             if time.monotonic() - beaten > self._settings.heartbeat_s:
                 beaten = time.monotonic()
-                if self._store.heartbeat(self._id, self._generation, self._settings.lease_s) == CANCELLING:
-                    self._store.finish(self._id, self._generation, CANCELLED)
+                if self._beat() == CANCELLING:
+                    self._insist(lambda: self._store.finish(self._id, self._generation, CANCELLED))
                     return
         try:
             found = placement.result(future)
         except placement.ActorLost as error:
             log.warning("the sweep's driver died", sweep=self._id, reason=str(error))
-            self._store.release(self._id, self._generation, lost=True)
+            self._insist(lambda: self._store.release(self._id, self._generation, lost=True))
+        except Unavailable as error:  # for longer than the driver would wait
+            log.warning("the sweep's driver gave up", sweep=self._id, reason=error.message)
+            self._insist(lambda: self._store.release(self._id, self._generation, lost=True))
         except WarploomError as error:
             self._end_badly(error)
         else:
-            self._end(found)
+            self._insist(lambda: self._end(found))
+
+    def _beat(self) -> str | None:
+        try:
+            return self._store.heartbeat(self._id, self._generation, self._settings.lease_s)
+        except Unavailable as error:
+            log.warning("redis is away", sweep=self._id, error=error.message)
+            return None
 
     def _end(self, found: tuple[str, str] | None) -> None:
         if found is not None:
@@ -96,7 +108,10 @@ class SweepRun:
             self._store.release(self._id, self._generation)
 
     def _end_badly(self, error: WarploomError) -> None:
-        self._store.finish(self._id, self._generation, FAILED, error=failure_of(error))
+        self._insist(lambda: self._store.finish(self._id, self._generation, FAILED, error=failure_of(error)))
+
+    def _insist(self, move: Callable[[], object]) -> None:
+        insist(move, unless=self._stopping.is_set)
 
 
 class Sweeper:
@@ -111,8 +126,9 @@ class Sweeper:
         self._id, self._generation, self._shipped = sweep_id, generation, settings
         self._settings = Settings.model_validate(settings)
         plugins.enable(self._settings.plugins)
-        self._connections = connect(self._settings)
+        self._connections = connect(self._settings, wait_s=PATIENCE_S)
         self._store = SweepStore(self._connections)
+        self._untold: dict[str, Trial] = {}
 
     def run(self) -> tuple[str, str] | None:
         """What is left of the trials, then the best of all as a model.
@@ -123,15 +139,17 @@ class Sweeper:
 
         Raises:
             TrainingFailed: no trial ended with a result.
+            Unavailable: a server was away for longer than it is waited for.
         """
-        sweep = self._store.get(self._id)
+        sweep = self._insist(lambda: self._store.get(self._id))
         spec = SweepSpec.model_validate(sweep.spec)
         book = TrialBook(spec, self._put, sweep.trials, Leash(lambda: self._store.state(self._id)))
         BOOKS[self._id] = book
         left_s = None if spec.time_budget_s is None else spec.time_budget_s - ran_s(sweep)
         if sweep.state == RUNNING and book.left and (left_s is None or left_s > 0):
             self._tune(spec, book, left_s)
-        asked = self._store.state(self._id)
+        self._insist(self._tell)
+        asked = self._insist(lambda: self._store.state(self._id))
         if book.interrupted and asked != STOPPING:
             return None
         return self._best(spec, book, asked)
@@ -142,17 +160,29 @@ class Sweeper:
             if asked == STOPPING:
                 return None
             raise TrainingFailed("no trial of the sweep gave a result; see the trials' errors")
-        stored = self._store.get(self._id).model_copy(update={"trials": list(book.trials.values())})
-        model = promote(ModelStore(self._connections), self._settings, stored, trial=best.id)
+        model = self._insist(lambda: self._promoted(book, best.id))
         for trial_id in book.trials:
             TrialFiles(self._settings, self._id, trial_id).clear()
         return model.name, best.id
 
+    def _promoted(self, book: TrialBook, trial_id: str) -> Model:
+        stored = self._store.get(self._id).model_copy(update={"trials": list(book.trials.values())})
+        return promote(ModelStore(self._connections), self._settings, stored, trial=trial_id)
+
     def _put(self, trial: Trial) -> None:
+        self._untold[trial.id] = trial
         try:
-            self._store.put_trial(self._id, self._generation, trial)
+            self._tell()
         except Unavailable as error:
-            log.warning("a trial's row was not stored", error=error.message)
+            log.warning("a trial's row is not stored yet", error=error.message)
+
+    def _tell(self) -> None:
+        for trial_id in list(self._untold):
+            self._store.put_trial(self._id, self._generation, self._untold[trial_id])
+            del self._untold[trial_id]
+
+    def _insist(self, do: Callable[[], Answer]) -> Answer:
+        return insist(do, most_s=PATIENCE_S)
 
     def _tune(self, spec: SweepSpec, book: TrialBook, left_s: float | None) -> None:
         from ray import tune

@@ -21,6 +21,7 @@ from warploom.records import RUNNING, STOPPING, Trial
 from warploom.spec import SweepSpec
 from warploom.training import pack_state, unpack_state
 from warploom.types import MetaState
+from workers.patience import PATIENCE_S, insist
 
 log = structlog.get_logger()
 ASK_S = 0.5
@@ -132,8 +133,8 @@ def run_trial(config: dict[str, Any], sweep_id: str, generation: int, settings: 
     torch.set_num_threads(1)
     known = Settings.model_validate(settings)
     plugins.enable(known.plugins)
-    store = SweepStore(connect(known))
-    sweep = store.get(sweep_id)
+    store = SweepStore(connect(known, wait_s=PATIENCE_S))
+    sweep = insist(lambda: store.get(sweep_id), most_s=PATIENCE_S)
     plain = {name: value for name, value in config.items() if name != TRIAL}
     new = Trial(id=config[TRIAL], state="running", parameters=plain)
     trial = next((one for one in sweep.trials if one.id == new.id), new)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from service.connection import Connections
+from service.settings import Settings
+from service.trials import TrialFiles
 from tests.integration.conftest import Service
+from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 from warploom.records import FINAL_STATES
 from warploom.spec import SweepSpec
+from warploom.training import unpack_state
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -89,6 +96,38 @@ def test_a_sweep_rests_goes_on_with_another_supervisor_and_is_stopped_with_a_mod
     model = service.models.get("swept")
     assert model.metrics["loss"] == min(trial.best or 0.0 for trial in done.trials)
     assert model.sweep == sweep_id
+
+
+def test_trials_that_end_while_the_state_server_is_away_are_told_afterwards(
+    ray_cluster: None, connections: Connections, redis_settings: Settings
+) -> None:
+    with Proxy(redis_settings.state_url) as proxy, ExitStack() as ends:
+        changes = {"state_url": proxy.url, "adapters": 0, "heartbeat_s": 0.3, "lease_s": 20.0}
+        service = Service(connections, redis_settings.model_copy(update=changes), threading.Event())
+        service.start()
+        ends.callback(service.stop)
+        document = sweep(num_samples=2, max_concurrent=2).to_json()
+        document["job"]["training"] |= {"rounds": 60, "checkpoint_every": 1}
+        document["job"]["evaluation"]["every"] = 20
+        sweep_id = service.sweeps.create(SweepSpec.model_validate(document)).id
+
+        def round_of(trial_id: str) -> int:
+            blobs = TrialFiles(service.settings, sweep_id, trial_id).load()
+            return unpack_state(blobs).meta.version if blobs else 0
+
+        wait_until(lambda: all(round_of(one) for one in ("00000", "00001")), 90)
+        proxy.away(True)
+        assert min(map(round_of, ("00000", "00001"))) < 60
+        wait_until(lambda: all(round_of(one) == 60 for one in ("00000", "00001")), 90)
+        assert any(trial.state == "running" for trial in service.sweeps.get(sweep_id).trials)
+        proxy.away(False)
+        wait_until(lambda: service.sweeps.get(sweep_id).state in FINAL_STATES, 60)
+        done = service.sweeps.get(sweep_id)
+        assert (done.state, done.generation) == ("succeeded", 1), done.error
+        for trial in done.trials:
+            assert trial.state == "succeeded"
+            assert [row["meta_step"] for row in trial.curve] == [0, 20, 40, 60]
+        assert service.models.get("swept").sweep == sweep_id
 
 
 def test_a_sweep_can_be_cancelled(service: Service) -> None:
