@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ TICK_S = 0.2
 AT_MOST_S = 60.0
 GONE_S = 20.0
 UNDO_S = 60.0
+IN_VAIN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,7 @@ class Drill:
         self._ids: list[str] = []
         self._open: list[Fault] = []
         self._drawn = 0
+        self._in_vain: Counter[str] = Counter()
         self._undo: list[tuple[float, Any]] = []
 
     def run(self) -> Report:
@@ -235,6 +237,7 @@ class Drill:
                 if fault.undo:
                     self._undo.append(fault.undo)
                 return True
+            self._in_vain[name] += 1
         return False
 
     def _next(self) -> str:
@@ -287,6 +290,8 @@ class Drill:
             twice = [event.data["meta_step"] for event in events if event.data.get("repeats")]
             self._report.broken += [f"{job_id}: a trajectory counted twice in rounds {twice}"] if twice else []
             self._report.broken += [f"{job_id}: {what}" for what in wrong_versions(events, self._plan.rounds)]
+        never = [name for name, times in self._in_vain.items() if times >= IN_VAIN and name not in self._report.done]
+        self._report.broken += [f"{name} was drawn time and again, and hit nobody" for name in never]
         leaks = leaked_keys(self._connections)
         self._report.broken += [f"keys without a lifetime: {leaks}"] if leaks else []
 

@@ -133,7 +133,8 @@ class Victim:
         for process in children:
             try:
                 if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append((process, " ".join(process.cmdline())))
+                    # A server that names itself leaves blanks behind the name, as many as its first one was longer.
+                    found.append((process, " ".join(process.cmdline()).rstrip()))
             except psutil.Error:
                 continue
         return found

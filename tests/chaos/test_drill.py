@@ -31,6 +31,7 @@ def test_jobs_end_as_in_the_quiet_run_whatever_is_killed(tmp_path: Path) -> None
     report = Drill(tmp_path, PLAN).run()
     assert not report.broken
     assert len(report.done) == PLAN.faults
+    assert {"redis-state", "redis-replay"} < set(report.done), "they are always there"
     assert [job.state for job in report.jobs] == ["succeeded"] * PLAN.jobs
 
 
