@@ -52,16 +52,16 @@ signal.signal(signal.SIGTERM, end)
 http.server.HTTPServer(("127.0.0.1", int(os.environ["WARPLOOM_API_PORT"])), Handler).serve_forever()
 """
 SUPERVISOR = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 from pathlib import Path
 home = Path(os.environ["WARPLOOM_HOME"])
-helper = subprocess.Popen(["sleep", "1000"])
-with (home / "lives").open("a") as file: file.write(f"supervisor {os.getpid()}\\nhelper {helper.pid}\\n")
 def end(*args):
     with (home / "lives").open("a") as file: file.write("supervisor ended\\n")
     os._exit(0)
-signal.signal(signal.SIGTERM, end)
-while True: signal.pause()
+signal.signal(signal.SIGTERM, end)  # before anybody hears of it, and no pause() that a signal could just precede
+helper = subprocess.Popen(["sleep", "1000"])
+with (home / "lives").open("a") as file: file.write(f"supervisor {os.getpid()}\\nhelper {helper.pid}\\n")
+while True: time.sleep(0.05)
 """
 STUBBORN = SUPERVISOR.replace("    os._exit(0)\n", "")
 
@@ -93,6 +93,7 @@ class Launched:
     def wait_ready(self) -> str:
         wait_until(lambda: self.ready or self.process.poll() is not None, 60, what="readiness")
         assert self.ready, self.process.communicate()
+        wait_until(lambda: self.lives("helper") or self.process.poll() is not None, 60, what="the supervisor")
         return str(self.ready["url"])
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
