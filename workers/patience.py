@@ -17,11 +17,14 @@ PATIENCE_S = 300.0  # an actor waits so long for Redis before it gives up
 AGAIN_S = 1.0
 
 
-def insist(do: Callable[[], Answer], *, unless: Callable[[], bool] = lambda: False, most_s: float = math.inf) -> Answer:
+def insist(
+    do: Callable[[], Answer], whose: str, *, unless: Callable[[], bool] = lambda: False, most_s: float = math.inf
+) -> Answer:
     """The answer of `do`, which is asked again while a server is away.
 
     Args:
         do: may come twice to a server that did it and could not say so.
+        whose: the job or sweep, for the log.
         unless: asked after each failure; true gives up.
         most_s: seconds after which a failure gives up.
 
@@ -35,5 +38,5 @@ def insist(do: Callable[[], Answer], *, unless: Callable[[], bool] = lambda: Fal
         except Unavailable as error:
             if unless() or time.monotonic() >= deadline:
                 raise
-            log.warning("waits for a server that is away", error=error.message)
+            log.warning("waits for a server that is away", whose=whose, error=error.message)
         time.sleep(AGAIN_S)

@@ -243,7 +243,7 @@ class JobRun:
 
     def _insist(self, move: Callable[[], Answer]) -> Answer:
         """Do a move of the record, however long Redis is away; only a supervisor that goes does not wait."""
-        return insist(move, unless=self._stopping.is_set)
+        return insist(move, self._job_id, unless=self._stopping.is_set)
 
     def _free(self) -> None:
         """Give the buffer's memory back; a job that goes on later opens it anew. Without the server, time does it."""

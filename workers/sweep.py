@@ -111,7 +111,7 @@ class SweepRun:
         self._insist(lambda: self._store.finish(self._id, self._generation, FAILED, error=failure_of(error)))
 
     def _insist(self, move: Callable[[], object]) -> None:
-        insist(move, unless=self._stopping.is_set)
+        insist(move, self._id, unless=self._stopping.is_set)
 
 
 class Sweeper:
@@ -182,7 +182,7 @@ class Sweeper:
             del self._untold[trial_id]
 
     def _insist(self, do: Callable[[], Answer]) -> Answer:
-        return insist(do, most_s=PATIENCE_S)
+        return insist(do, self._id, most_s=PATIENCE_S)
 
     def _tune(self, spec: SweepSpec, book: TrialBook, left_s: float | None) -> None:
         from ray import tune

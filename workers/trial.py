@@ -134,7 +134,7 @@ def run_trial(config: dict[str, Any], sweep_id: str, generation: int, settings: 
     known = Settings.model_validate(settings)
     plugins.enable(known.plugins)
     store = SweepStore(connect(known, wait_s=PATIENCE_S))
-    sweep = insist(lambda: store.get(sweep_id), most_s=PATIENCE_S)
+    sweep = insist(lambda: store.get(sweep_id), sweep_id, most_s=PATIENCE_S)
     plain = {name: value for name, value in config.items() if name != TRIAL}
     new = Trial(id=config[TRIAL], state="running", parameters=plain)
     trial = next((one for one in sweep.trials if one.id == new.id), new)

@@ -52,16 +52,16 @@ signal.signal(signal.SIGTERM, end)
 http.server.HTTPServer(("127.0.0.1", int(os.environ["WARPLOOM_API_PORT"])), Handler).serve_forever()
 """
 SUPERVISOR = """
-import os, signal, subprocess, sys, time
+import os, signal, subprocess
 from pathlib import Path
 home = Path(os.environ["WARPLOOM_HOME"])
-def end(*args):
-    with (home / "lives").open("a") as file: file.write("supervisor ended\\n")
-    os._exit(0)
-signal.signal(signal.SIGTERM, end)  # before anybody hears of it, and no pause() that a signal could just precede
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # held until it is waited for, so that none is missed
 helper = subprocess.Popen(["sleep", "1000"])
 with (home / "lives").open("a") as file: file.write(f"supervisor {os.getpid()}\\nhelper {helper.pid}\\n")
-while True: time.sleep(0.05)
+while True:
+    signal.sigwait({signal.SIGTERM})
+    with (home / "lives").open("a") as file: file.write("supervisor ended\\n")
+    os._exit(0)
 """
 STUBBORN = SUPERVISOR.replace("    os._exit(0)\n", "")
 
