@@ -105,9 +105,11 @@ def test_no_worker_outlives_who_started_it(tmp_path):
     (tmp_path / "main.py").write_text(main)
     with subprocess.Popen([sys.executable, str(tmp_path / "main.py")], env=os.environ) as process:
         parent = psutil.Process(process.pid)
-        wait_until(lambda: sum(child.num_threads() > 1 for child in parent.children()) > 1, 60, what="two workers")
-        workers = parent.children()
-        process.kill()
+        try:
+            wait_until(lambda: sum(sum(c.cpu_times()[:2]) > 4 for c in parent.children()) > 1, 60, what="two at work")
+            workers = parent.children()
+        finally:
+            process.kill()
     _, alive = psutil.wait_procs(workers, timeout=20)
     for worker in alive:
         worker.kill()
